@@ -19,6 +19,7 @@ from mtl_ray.config.tree import Node
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.methods.config import MethodConfig, SupervisedConfig
 from mtl_ray.models.config import BackboneConfig, NeckConfig
@@ -197,8 +198,15 @@ def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[
     return found
 
 
-def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
+def build_model(
+    config: ModelConfig, vocabulary: Vocabulary, canvas: AnyCanvas | None = None
+) -> "Model":
     """The network of a config, with random or the configured weights.
+
+    Args:
+        config: of the network.
+        vocabulary: the classes.
+        canvas: ``data.canvas``; networks of images do not need it.
 
     Raises:
         ValueError: if a head reads an annotation or a class that the vocabulary does not have, or a
@@ -227,4 +235,4 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         heads[name] = head.build(classes.vocabulary, trunk.channels, trunk.strides)
         if classes.mapper is not None:
             narrow[name] = NarrowTargets(classes.kind, classes.mapper, classes.of_head)
-    return Model(trunk, heads, mean=config.mean, std=config.std, narrow=narrow)
+    return Model(trunk, heads, mean=config.mean, std=config.std, narrow=narrow, canvas=canvas)

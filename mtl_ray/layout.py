@@ -10,16 +10,19 @@ from functools import cache
 from typing import Any
 
 from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.columns import ColumnType
 from mtl_ray.config.fields import members
-from mtl_ray.inputs.image import CanvasConfig
+from mtl_ray.inputs.config import CanvasConfig
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.input import Input
+from mtl_ray.inputs.points import POINTS
 from mtl_ray.plugin import load_plugins
 
-ANNOTATIONS: tuple[AnnotationKind[Any, Any], ...] = (LABELS, INSTANCES, SEMANTIC)
+ANNOTATIONS: tuple[AnnotationKind[Any, Any], ...] = (LABELS, INSTANCES, SEMANTIC, BOXES_3D)
 """The built-in kinds of annotation."""
 INPUTS: tuple[Input[Any, Any, Any, Any], ...] = tuple(
     canvas.input for canvas in members(CanvasConfig)
@@ -86,8 +89,8 @@ class Layout:
         plugins: names of the plugins that give some of them.
     """
 
-    inputs: tuple[Input[Any, Any, Any, Any], ...] = INPUTS
-    annotations: tuple[AnnotationKind[Any, Any], ...] = ANNOTATIONS
+    inputs: tuple[Input[Any, Any, Any, Any], ...]
+    annotations: tuple[AnnotationKind[Any, Any], ...]
     plugins: tuple[str, ...] = ()
 
     @property
@@ -152,10 +155,10 @@ class Layout:
         return layout
 
 
-DEFAULT = Layout()
-"""Images with the built-in kinds of annotation: the columns of every split that does not list
-them.
-"""
+DEFAULT = Layout((IMAGE,), (LABELS, INSTANCES, SEMANTIC))
+"""Images with what lies on them: the columns of every split that does not list them."""
+CLOUDS = Layout((POINTS,), (BOXES_3D,))
+"""Point clouds with boxes in space."""
 
 
 def _found(items: Iterable[Any], columns: Mapping[str, str]) -> Iterator[Any]:

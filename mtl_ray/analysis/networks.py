@@ -19,7 +19,7 @@ from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
-from mtl_ray.inputs.input import AnyCanvas, empty_arrays
+from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.head import Head, unsuppressed
 from mtl_ray.models.model import Model
@@ -142,9 +142,7 @@ def _run(canvas: AnyCanvas, model: nn.Module, batch: Tensor) -> object:
     samples.
     """
     assert isinstance(model, Model)
-    arrays = empty_arrays(canvas, len(batch))
-    for sample in range(len(batch)):
-        canvas.input.fill_empty(canvas, {name: values[sample] for name, values in arrays.items()})
+    arrays = empty_batch(canvas, len(batch))
     inputs = {name: torch.from_numpy(values).to(batch.device) for name, values in arrays.items()}
     features, context = model.prepare(inputs | {model.trunk.input: batch})
     return [unsuppressed(cast(Head, head), features, context) for head in model.heads.values()]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
+from mtl_ray.geometry.motion import Motion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -287,6 +288,10 @@ class AnnotationKind(Generic[Value, Part]):
             None if the image counts as not annotated now.
         """
         return None
+
+    def move(self, part: Part, motion: Motion) -> Part:
+        """In a point cloud that is moved."""
+        return part
 
     def place(self, part: Part, frame: Any) -> Part:
         """In the network's frame."""

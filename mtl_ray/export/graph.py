@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.inputs.input import AnyCanvas, empty_arrays
+from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.models.head import dense
 from mtl_ray.models.model import Model
 
@@ -94,11 +94,7 @@ def output_names(graph: ExportGraph) -> list[tuple[str, str]]:
 
 def example_inputs(graph: ExportGraph) -> tuple[Tensor, ...]:
     """A batch of two empty samples: the tracer takes a size of one for a constant."""
-    arrays = empty_arrays(graph.canvas, 2)
-    for sample in range(2):
-        graph.canvas.input.fill_empty(
-            graph.canvas, {name: values[sample] for name, values in arrays.items()}
-        )
+    arrays = empty_batch(graph.canvas, 2)
     return graph.arguments(
         {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
     )

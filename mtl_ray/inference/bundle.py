@@ -11,7 +11,7 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.backends.backend import EngineError
 from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
-from mtl_ray.inputs.input import AnyCanvas, empty_arrays
+from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
 
@@ -59,10 +59,8 @@ class BundlePredictor:
         """
         other = copy(self)
         other.canvas = canvas
-        arrays = empty_arrays(canvas, 1)
-        canvas.input.fill_empty(canvas, {name: array[0] for name, array in arrays.items()})
         try:
-            other.run(arrays)
+            other.run(empty_batch(canvas, 1))
         except EngineError as error:
             raise ValueError(
                 f"the graph of the bundle does not run at {canvas.input.size_of(canvas)} "

@@ -8,7 +8,7 @@ import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.experiment import ExperimentConfig, build_model, predicting_heads
+from mtl_ray.experiment import build_model, predicting_heads
 from mtl_ray.inference.run_folder import current_checkpoints
 from mtl_ray.inference.stored_config import (
     NetworkConfig,
@@ -50,16 +50,14 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
     )
 
 
-def load_model(
-    checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary
-) -> Model:
+def load_model(checkpoint: Artifact, config: NetworkConfig, vocabulary: Vocabulary) -> Model:
     """The network with its averaged weights if there are some, else the plain ones; in evaluation
     mode, on the CPU.
 
     Raises:
         ValueError: if the weights do not fit the network.
     """
-    model = build_model(config.model.without_pretrained(), vocabulary)
+    model = build_model(config.model.without_pretrained(), vocabulary, config.input.canvas)
     name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
     if name not in checkpoint.names:
         raise ValueError(

@@ -17,7 +17,7 @@ from mtl_ray.backends.onnxruntime import MODEL_FILE, EngineConfig, OnnxRuntimeEn
 from mtl_ray.config.extend import extended
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.inputs.image import CanvasConfig
+from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.samples import Vocabulary
 
 VERSION = 3

@@ -20,7 +20,7 @@ from mtl_ray.config.tree import Node, find, merge, node_of
 from mtl_ray.config.validate import readable, to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, experiment_type, read_experiment
 from mtl_ray.inference.config import TtaConfig
-from mtl_ray.inputs.image import CanvasConfig
+from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_from_json
 

@@ -6,7 +6,7 @@ for the network.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -15,7 +15,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.columns import ColumnType, Feature, Features, first_bytes, first_number
-from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import Frame, frame_of, place
@@ -227,7 +226,3 @@ class Canvas:
     """
     pad: int = Field(default=114, ge=0, le=255)
     """Grey value of the canvas where there is no image."""
-
-
-CanvasConfig = Annotated[Canvas, Slot("inputs")]
-"""The type of ``data.canvas``: of images, or of an input that a plugin adds."""

@@ -186,6 +186,14 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """The same for a sample that could not be read and keeps its place in the batch."""
         raise NotImplementedError
 
+    def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """The filled arrays of a batch, batch first, with open axes as long as the batch needs."""
+        return dict(arrays)
+
+    def training_rule(self, rule: Rule) -> Rule:
+        """The rule of training, where it differs from that of evaluation."""
+        return rule
+
     def own_frame(self, raw: Raw) -> Frame | None:
         """The frame in which the data lies as it is: predictions of two models are compared in
         it. None if positions mean nothing.
@@ -223,6 +231,14 @@ def empty_arrays(rule: AnyCanvas, batch: int) -> dict[str, NDArray[Any]]:
     }
 
 
+def empty_batch(rule: AnyCanvas, batch: int) -> dict[str, NDArray[Any]]:
+    """The arrays of ``batch`` samples that hold nothing."""
+    arrays = empty_arrays(rule, batch)
+    for sample in range(batch):
+        rule.input.fill_empty(rule, {name: values[sample] for name, values in arrays.items()})
+    return rule.input.trim(arrays)
+
+
 def placed(raws: Sequence[Any], rule: AnyCanvas) -> tuple[dict[str, NDArray[Any]], list[Any]]:
     """Some samples in the network's frame: the arrays by name, batch first, and where each
     sample lies.
@@ -232,4 +248,4 @@ def placed(raws: Sequence[Any], rule: AnyCanvas) -> tuple[dict[str, NDArray[Any]
         rule.input.fill(raw, rule, {name: array[i] for name, array in arrays.items()})
         for i, raw in enumerate(raws)
     ]
-    return arrays, frames
+    return rule.input.trim(arrays), frames

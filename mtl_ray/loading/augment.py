@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.config import (
     Augmentation,
     Colour,
@@ -56,7 +57,7 @@ def augmented(
     transforms: Sequence[Augmentation],
     rng: random.Random,
     partners: Partners,
-    rule: Canvas,
+    rule: AnyCanvas,
 ) -> Scene:
     """The scene after ``transforms`` in their order, each applied with its probability.
 
@@ -69,6 +70,7 @@ def augmented(
         rule: the canvas that the scene will be put on: the size of a mosaic, and the grey of the
             padding.
     """
+    assert isinstance(rule, Canvas)
     place = _of_mosaic(transforms) - 1
     for transform in transforms:
         place += isinstance(transform, Mixup | CopyPaste)

@@ -64,6 +64,14 @@ class InputBuffers:
         self.rule.input.fill_empty(self.rule, self._slot(slot))
         return BatchSlot(key)
 
+    def trimmed(self) -> dict[str, Tensor]:
+        """The inputs, once all slots are filled; see ``Input.trim``."""
+        trimmed = self.rule.input.trim(self._arrays)
+        return {
+            name: self.tensors[name][tuple(slice(length) for length in values.shape)]
+            for name, values in trimmed.items()
+        }
+
     def _slot(self, slot: int) -> dict[str, NDArray[Any]]:
         return {name: array[slot] for name, array in self._arrays.items()}
 
@@ -88,7 +96,7 @@ class Collator:
         """The Batch of ``buffers``, whose slots are all filled."""
         targets = {kind.name: self._targets(kind, slots, buffers.rule) for kind in self.kinds}
         return Batch(
-            inputs=buffers.tensors, targets=targets, keys=tuple(slot.key for slot in slots)
+            inputs=buffers.trimmed(), targets=targets, keys=tuple(slot.key for slot in slots)
         )
 
     def _targets(

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT, Retired
-from mtl_ray.inputs.image import Canvas, CanvasConfig
+from mtl_ray.inputs.config import CanvasConfig
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.sizes import MultiScale, Resize, ScaleJitter
 
 

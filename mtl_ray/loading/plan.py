@@ -6,7 +6,8 @@ agree.
 
 from dataclasses import dataclass, replace
 
-from mtl_ray.inputs.image import Canvas, CanvasConfig
+from mtl_ray.inputs.config import CanvasConfig
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import JOINING, Augmentation, DataConfig
 from mtl_ray.shards.order import key_of
 
@@ -46,21 +47,22 @@ def plan_batch(data: DataConfig, seed: int, number: int, *, closed: bool) -> Bat
         ]
     size = _size(data, seed, number)
     return BatchPlan(
-        canvas=_of_size(data.canvas, size),
-        canvases=tuple(_of_size(data.canvas_of(split), size) for split in splits),
+        canvas=_training(data.canvas, size),
+        canvases=tuple(_training(data.canvas_of(split), size) for split in splits),
         augment=tuple(changes),
     )
 
 
 def _size(data: DataConfig, seed: int, number: int) -> tuple[int, int] | None:
     """Height and width of the canvas of a batch; None for those of ``data.canvas``."""
-    if data.multi_scale is None:
+    if data.multi_scale is None or not isinstance(data.canvas, Canvas):
         return None
     sizes = data.multi_scale.sizes_for(data.canvas.height, data.canvas.width)
     return sizes[key_of(seed, _SIZES, number // data.multi_scale.every) % len(sizes)]
 
 
-def _of_size(canvas: CanvasConfig, size: tuple[int, int] | None) -> CanvasConfig:
-    if size is None or not isinstance(canvas, Canvas):
-        return canvas
-    return replace(canvas, height=size[0], width=size[1])
+def _training(canvas: CanvasConfig, size: tuple[int, int] | None) -> CanvasConfig:
+    if size is not None and isinstance(canvas, Canvas):
+        canvas = replace(canvas, height=size[0], width=size[1])
+    rule: CanvasConfig = canvas.input.training_rule(canvas)
+    return rule

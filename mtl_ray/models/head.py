@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
+from mtl_ray.geometry.voxels import VoxelGrid
+from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.samples import Annotation
 
 if TYPE_CHECKING:
@@ -45,11 +48,26 @@ class Context:
         inputs: the arrays of the input by name, batch first, as passed to the model.
         step: the optimiser step; 0 outside training.
         exporting: True while the graph is being traced for ONNX, with the operators of ONNX only.
+        canvas: the config of the network's frame; None if the model was built without it.
     """
 
     inputs: Mapping[str, Tensor]
     step: int = 0
     exporting: bool = False
+    canvas: AnyCanvas | None = None
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Of point clouds: the voxels.
+
+        Raises:
+            ValueError: if the input is another one.
+        """
+        if not isinstance(self.canvas, PointCanvas):
+            raise ValueError(
+                "this network reads the voxels of a point cloud. Fix: data.canvas of type points"
+            )
+        return self.canvas.grid
 
     @property
     def canvas_hw(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Context, Features, Head, NarrowTargets, Term
 from mtl_ray.models.trunk import Trunk
@@ -26,6 +27,7 @@ class Model(nn.Module):
         mean, std: of each channel (for images RGB, 0 to 255), for the normalisation of uint8
             inputs.
         narrow: by head, for heads that do not learn all classes of the run in their order.
+        canvas: see ``Context``.
     """
 
     mean: Tensor
@@ -39,8 +41,10 @@ class Model(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         narrow: Mapping[str, NarrowTargets] | None = None,
+        canvas: AnyCanvas | None = None,
     ) -> None:
         super().__init__()
+        self.canvas = canvas
         self.trunk = trunk
         self.heads = nn.ModuleDict(cast(Mapping[str, nn.Module], heads))
         self.narrow = nn.ModuleDict(narrow or {})
@@ -84,9 +88,8 @@ class Model(nn.Module):
             step: see ``Context``.
             exporting: see ``Context``.
         """
-        return self.trunk(self.normalise(inputs[self.trunk.input])), Context(
-            inputs=inputs, step=step, exporting=exporting
-        )
+        context = Context(inputs=inputs, step=step, exporting=exporting, canvas=self.canvas)
+        return self.trunk(self.normalise(inputs[self.trunk.input]), context), context
 
     def losses(self, batch: Batch, step: int = 0) -> dict[str, Term]:
         """The terms of all heads as ``{"HEAD/TERM": (sum, count)}``, each sum multiplied by its

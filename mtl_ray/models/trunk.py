@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from mtl_ray.models.config import BackboneConfig, NeckConfig
-from mtl_ray.models.head import Features
+from mtl_ray.models.head import Context, Features
 
 
 class Backbone(nn.Module):
@@ -25,6 +25,13 @@ class Backbone(nn.Module):
     def forward(self, values: Tensor) -> dict[str, Tensor]:
         """The input float (B, ...), normalised if it was uint8 -> features by name."""
         raise NotImplementedError
+
+    def read(self, values: Tensor, context: Context) -> dict[str, Tensor]:
+        """The features of a batch. A backbone that reads further arrays, or the voxel grid, takes
+        them from the context.
+        """
+        features: dict[str, Tensor] = self(values)
+        return features
 
 
 class Neck(nn.Module):
@@ -75,9 +82,16 @@ class Trunk(nn.Module):
         except ValueError as error:
             raise ValueError(f"neck {name!r} {error}") from error
 
-    def forward(self, values: Tensor) -> Features:
-        """The input float (B, ...), normalised if it was uint8 -> features by name."""
-        features: dict[str, Tensor] = self.backbone(values)
+    def forward(self, values: Tensor, context: Context | None = None) -> Features:
+        """The features by name.
+
+        Args:
+            values: the array ``input``, float (B, ...), normalised if it was uint8.
+            context: of the batch; not needed where the backbone reads ``values`` alone.
+        """
+        features: dict[str, Tensor] = (
+            self.backbone(values) if context is None else self.backbone.read(values, context)
+        )
         for neck in self.necks.values():
             features = features | neck(features)
         return features

@@ -152,7 +152,7 @@ def build_method(
     if restored_from is not None:
         network = network.without_pretrained()
     torch.manual_seed(config.runtime.seed)
-    model = build_model(network, vocabulary)
+    model = build_model(network, vocabulary, config.data.canvas)
     if restored_from is None and config.runtime.load_from is not None:
         load_from(model, config.runtime.load_from)
     setup = MethodSetup(model=model, vocabulary=vocabulary, steps=steps, batch=config.data.batch)

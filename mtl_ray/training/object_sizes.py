@@ -31,23 +31,24 @@ def log_object_sizes(config: ExperimentConfig) -> None:
         for name, each in config.model.heads.items()
         if (head := anchored_head(each)) is not None
     }
-    if not heads:
+    canvas = config.data.canvas
+    if not heads or not isinstance(canvas, Canvas):
         return
     try:
-        sizes = object_sizes(config)
+        sizes = object_sizes(config, canvas)
     except Exception as error:  # the loader reports what is wrong with a split
         _log.warning("the sizes of objects could not be read: %s", error)
         return
     for name, head in heads.items():
         if len(sizes):
-            _log.warning("%s", note(name, head, sizes, config.data.canvas))
+            _log.warning("%s", note(name, head, sizes, canvas))
 
 
-def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
+def object_sizes(config: ExperimentConfig, rule: Canvas) -> NDArray[np.float64]:
     """Square roots of the areas of some objects of the training split on the canvas, in pixels; no
     image is read, crowds are left out.
     """
-    uri, rule = config.data.train.uri, config.data.canvas
+    uri = config.data.train.uri
     until = time.monotonic() + MOST_SECONDS
     found: list[NDArray[np.float64]] = [np.zeros(0)]
     for each in (uri,) if isinstance(uri, str) else uri:

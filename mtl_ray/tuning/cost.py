@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_ray.inference.checkpoint import open_checkpoint
-from mtl_ray.inputs.input import empty_arrays
+from mtl_ray.inputs.input import empty_batch
 
 WARM_UP, RUNS = 3, 20
 
@@ -21,9 +21,7 @@ def inference_cost(checkpoint_uri: str) -> dict[str, float]:
     """
     predictor = open_checkpoint(checkpoint_uri, device="cpu")
     model, canvas = predictor.model.eval(), predictor.canvas
-    arrays = empty_arrays(canvas, 1)
-    canvas.input.fill_empty(canvas, {name: values[0] for name, values in arrays.items()})
-    inputs = predictor.tensors(arrays)
+    inputs = predictor.tensors(empty_batch(canvas, 1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

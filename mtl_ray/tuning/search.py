@@ -8,6 +8,7 @@ from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, find, merge
 from mtl_ray.config.validate import to_yaml, values_of
 from mtl_ray.experiment import ExperimentConfig, parse_experiment, read_experiment
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.training.identity import differences
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
@@ -163,11 +164,12 @@ class Search:
             if isinstance(config.data.train.uri, str)
             else config.data.train.uri
         )
-        key = f"{uris} {config.data.canvas} {num}"
+        canvas = config.data.canvas
+        if not isinstance(canvas, Canvas):
+            raise ValueError("anchors are searched for images; the input is another one")
+        key = f"{uris} {canvas} {num}"
         if key not in self._fitted:
-            self._fitted[key] = fast_anchors(
-                shapes_of(uris, config.data.canvas), num, seed=self.tune.seed
-            )
+            self._fitted[key] = fast_anchors(shapes_of(uris, canvas), num, seed=self.tune.seed)
         return self._fitted[key]
 
     def best(self) -> list[int]:

@@ -52,7 +52,9 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
     """
     model, own = config.model.without_pretrained(), config.model.heads.values()
     return build_model(
-        model, numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config)
+        model,
+        numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config),
+        config.data.canvas,
     ).eval()
 
 

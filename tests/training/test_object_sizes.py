@@ -73,7 +73,7 @@ def test_sizes_are_those_on_the_canvas_and_no_image_is_read(
     write_squares(str(tmp_path / "s"), 7, 1)
     config = detection(make_config, str(tmp_path / "s"))
     shapes = shapes_of([str(tmp_path / "s")], config.data.canvas)
-    assert object_sizes(config) == pytest.approx(np.sqrt(shapes.prod(axis=1)))
+    assert object_sizes(config, config.data.canvas) == pytest.approx(np.sqrt(shapes.prod(axis=1)))
 
 
 def test_of_many_blocks_some_are_looked_at_the_same_each_time(
@@ -82,10 +82,10 @@ def test_of_many_blocks_some_are_looked_at_the_same_each_time(
     split = open_split(write_split(tmp_path / "s", [2] * (2 * MOST_BLOCKS)))
     assert len(split.block_rows) > MOST_BLOCKS
     config = detection(make_config, str(tmp_path / "s"))
-    found = object_sizes(config)
+    found = object_sizes(config, config.data.canvas)
     whole = shapes_of([str(tmp_path / "s")], config.data.canvas)
     assert 0 < len(found) < len(whole)
-    assert (object_sizes(config) == found).all()
+    assert (object_sizes(config, config.data.canvas) == found).all()
 
 
 def test_what_cannot_be_read_is_said_and_ends_nothing(

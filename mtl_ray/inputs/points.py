@@ -1,0 +1,250 @@
+"""Point clouds as an input: float32 points in shards, voxels for the network.
+
+``PointCanvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from mtl_ray.columns import ColumnType
+from mtl_ray.config.strict import STRICT
+from mtl_ray.geometry.birds_eye import draw_points
+from mtl_ray.geometry.voxels import VoxelGrid, hard_voxels
+from mtl_ray.inputs.cloud_files import SUFFIXES, check_points, read_cloud_file, write_npy
+from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
+from mtl_ray.inputs.point_cloud import (
+    MAX_FEATURES,
+    Calibration,
+    EncodedPoints,
+    PointCloud,
+    encoded_points,
+)
+
+LEAST_VOXELS = 2
+"""Arrays have at least this many voxels, so that a tracer takes their number for no constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudFrame:
+    """Where a cloud lies in the network's frame: where it is, in metres of the lidar."""
+
+
+class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
+    """See ``Input``. The raw data is a ``PointCloud``.
+
+    The arrays are ``voxels`` float32 (V, P, F) padded with zeros, ``num_points`` int32 (V,), 0 for
+    padding, and ``coordinates`` int32 (V, 3) z, y, x of each cell, -1 for padding. V is open.
+    """
+
+    name = "points"
+    columns: ClassVar[Mapping[str, ColumnType]] = {
+        "point_features": "string",
+        "calibration": "string",
+        "camera_images": "list<binary>",
+        "points": "binary",
+    }
+    limit_name = "numbers"
+    formats = ("float32", "npy", "pcd", "ply")
+    suffixes = SUFFIXES
+
+    def to_row(self, encoded: EncodedPoints) -> Mapping[str, Any]:
+        """See ``Input``."""
+        return {
+            "point_features": " ".join(encoded.features),
+            "calibration": encoded.calibration.to_json(),
+            "camera_images": encoded.images,
+            "points": encoded.data,
+        }
+
+    def from_row(self, row: Mapping[str, Any]) -> EncodedPoints:
+        """See ``Input``."""
+        return EncodedPoints(
+            data=row["points"],
+            features=tuple(row["point_features"].split()),
+            calibration=Calibration.from_json(row["calibration"]),
+            images=tuple(row["camera_images"]),
+        )
+
+    def num_bytes(self, encoded: EncodedPoints) -> int:
+        """See ``Input``."""
+        return len(encoded.data) + sum(map(len, encoded.images))
+
+    def decode(self, encoded: EncodedPoints, limit: int) -> PointCloud:
+        """See ``Input``."""
+        count = len(encoded.features)
+        if not 3 <= count <= MAX_FEATURES or len(encoded.data) % (4 * count):
+            raise ValueError(
+                f"the cloud has {len(encoded.data)} bytes, no multiple of {count} float32 numbers"
+            )
+        if len(encoded.data) // 4 > limit:
+            raise TooLargeError(
+                f"the cloud has {len(encoded.data) // 4:,} numbers, more than the {limit:,} allowed"
+            )
+        points = np.frombuffer(encoded.data, "<f4").reshape(-1, count)
+        return PointCloud(
+            points=check_points(points),
+            features=encoded.features,
+            calibration=encoded.calibration,
+        )
+
+    def decode_file(self, data: bytes, limit: int) -> PointCloud:
+        """See ``read_cloud_file``; bytes of no known format are float32 numbers, four a point."""
+        return read_cloud_file(data, limit)
+
+    def encode_file(self, raw: PointCloud) -> bytes:
+        """A ``.npy`` file."""
+        return write_npy(raw)
+
+    def size(self, raw: PointCloud) -> Mapping[str, int]:
+        """``points``, their number."""
+        return {"points": len(raw.points)}
+
+    def pieces(self, raw: PointCloud) -> Sequence[PointCloud]:
+        """The front half of the points, every fifth, and one."""
+        nearest = np.argsort(raw.points[:, 0], kind="stable")
+        return [
+            raw.with_points(raw.points[nearest[len(nearest) // 2 :]]),
+            raw.with_points(raw.points[::5]),
+            raw.with_points(raw.points[:1]),
+        ]
+
+    def arrays(self, rule: "PointCanvas") -> Mapping[str, ArraySpec]:
+        """See the class."""
+        voxels = {0: "voxels"}
+        return {
+            "voxels": ArraySpec(
+                shape=(rule.max_voxels, rule.max_points, len(rule.features)),
+                dtype=np.float32,
+                open_axes=voxels,
+            ),
+            "num_points": ArraySpec(shape=(rule.max_voxels,), dtype=np.int32, open_axes=voxels),
+            "coordinates": ArraySpec(shape=(rule.max_voxels, 3), dtype=np.int32, open_axes=voxels),
+        }
+
+    def fill(self, raw: PointCloud, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:
+        """Voxels of the points; only those that are used are written, see ``trim``."""
+        found = hard_voxels(
+            select_features(raw, rule.features), rule.grid, rule.max_points, rule.max_voxels
+        )
+        used = len(found.counts)
+        arrays["voxels"][:used] = found.points
+        arrays["num_points"][:used] = found.counts
+        arrays["num_points"][used:] = 0
+        arrays["coordinates"][:used] = found.coordinates
+        return CloudFrame()
+
+    def fill_empty(self, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:
+        """No voxel."""
+        arrays["num_points"][:] = 0
+        return CloudFrame()
+
+    def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """As many voxels as the fullest sample has; the rest of each sample is padded."""
+        counts = np.count_nonzero(arrays["num_points"], axis=1)
+        most = max(LEAST_VOXELS, int(counts.max(initial=0)))
+        trimmed = {name: values[:, :most] for name, values in arrays.items()}
+        for sample, count in enumerate(counts):
+            trimmed["voxels"][sample, count:] = 0
+            trimmed["coordinates"][sample, count:] = -1
+        return trimmed
+
+    def training_rule(self, rule: "PointCanvas") -> "PointCanvas":
+        """With ``max_train_voxels``."""
+        return replace(rule, max_voxels=rule.max_train_voxels or rule.max_voxels)
+
+    def own_frame(self, raw: PointCloud) -> CloudFrame:
+        """Metres of the lidar."""
+        return CloudFrame()
+
+    def size_of(self, rule: "PointCanvas") -> str:
+        """Cells along x and y."""
+        return "x".join(map(str, rule.grid.shape))
+
+    def show(self, raw: PointCloud) -> NDArray[np.uint8]:
+        """The cloud from above; see ``birds_eye``."""
+        return draw_points(raw.points)
+
+    def generate(self, rng: np.random.Generator) -> tuple[EncodedPoints, PointCloud]:
+        """A ground plane with blocks of points on it, in front of the sensor."""
+        ground = np.column_stack(
+            [rng.uniform(0, 60, 4000), rng.uniform(-30, 30, 4000), rng.normal(-1.7, 0.03, 4000)]
+        )
+        blocks = [
+            rng.uniform((2, -20, -1.7), (50, 20, -1.2))
+            + rng.uniform(0, 1, (200, 3)) * rng.uniform((0.5, 0.5, 0.5), (4, 2, 2))
+            for _ in range(8)
+        ]
+        xyz = np.concatenate([ground, *blocks])
+        points = np.column_stack([xyz, rng.uniform(0, 1, len(xyz))]).astype(np.float32)
+        cloud = PointCloud(points=points)
+        return encoded_points(cloud), cloud
+
+
+POINTS = PointsInput()
+
+
+def select_features(cloud: PointCloud, features: tuple[str, ...]) -> NDArray[np.float32]:
+    """(N, F) float32: the features that a network reads, in its order; a feature that the cloud
+    does not have is 0.
+
+    Raises:
+        ValueError: if it has no x, y or z.
+    """
+    if cloud.features == features:
+        return cloud.points
+    missing = [name for name in ("x", "y", "z") if name not in cloud.features]
+    if missing:
+        raise ValueError(f"the cloud has no {', '.join(missing)}: {', '.join(cloud.features)}")
+    place = {name: index for index, name in enumerate(cloud.features)}
+    chosen = np.zeros((len(cloud.points), len(features)), np.float32)
+    for column, name in enumerate(features):
+        if name in place:
+            chosen[:, column] = cloud.points[:, place[name]]
+    return chosen
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
+class PointCanvas:
+    """How a cloud becomes voxels."""
+
+    input: ClassVar[PointsInput] = POINTS
+    type: Literal["points"]
+    """The kind of input."""
+    features: tuple[str, ...] = ("x", "y", "z", "intensity")
+    """The numbers of a point that the network reads; one that a cloud lacks is 0."""
+    minimum: tuple[float, float, float]
+    """x, y, z in metres where the grid begins; points outside it are dropped."""
+    maximum: tuple[float, float, float]
+    """x, y, z in metres where it ends."""
+    voxel: tuple[float, float, float]
+    """x, y, z of a cell in metres."""
+    max_points: int = Field(default=32, ge=1, le=1024)
+    """Most points of a voxel; its first are kept."""
+    max_voxels: int = Field(default=40_000, ge=LEAST_VOXELS, le=1_000_000)
+    """Most voxels of a cloud."""
+    max_train_voxels: int | None = Field(default=None, ge=LEAST_VOXELS)
+    """The same in training, by default as many."""
+
+    def __post_init__(self) -> None:
+        if self.features[:3] != ("x", "y", "z") or len(set(self.features)) < len(self.features):
+            raise ValueError("features must begin with x, y, z, each name once")
+        for axis, low, high, side in zip(
+            "xyz", self.minimum, self.maximum, self.voxel, strict=True
+        ):
+            cells = (high - low) / side if side > 0 else 0
+            if not 0.5 <= cells <= 10_000 or abs(cells - round(cells)) > 1e-3 * cells:
+                raise ValueError(
+                    f"along {axis} there are {cells:.4g} cells of {side:g} m between {low:g} and "
+                    f"{high:g}; it must be a whole number up to 10,000"
+                )
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """The cells."""
+        return VoxelGrid(minimum=self.minimum, maximum=self.maximum, size=self.voxel)
