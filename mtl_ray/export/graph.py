@@ -73,6 +73,21 @@ class ExportGraph(nn.Module):
         return tuple(inputs[name] for name in self.names)
 
 
+class TorchGraph(nn.Module):
+    """The graph with torch's own operators and outputs by position, for engines that read torch
+    instead of ONNX.
+    """
+
+    def __init__(self, graph: ExportGraph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
+        """As ``ExportGraph``; the outputs are in the order of ``output_names``."""
+        heads = self.graph(*arrays, exporting=False)
+        return tuple(value for fields in heads.values() for value in fields.values())
+
+
 def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class
     scores.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.artifact import open_artifact
+from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.backends.backend import EngineError
 from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
@@ -23,15 +23,22 @@ class BundlePredictor:
         uri: of the bundle.
         threads: of the engine within one call; 0 takes all cores.
         batch: most samples of one call of the network.
+        engine: the name of one of its engines; None for the default.
 
     Raises:
         FileNotFoundError, ValueError: if there is no bundle, it is incomplete, or its engine or a
             plugin is not installed.
     """
 
-    def __init__(self, uri: str, threads: int = 0, batch: int = 16) -> None:
+    def __init__(
+        self, uri: str, threads: int = 0, batch: int = 16, engine: str | None = None
+    ) -> None:
         bundle = open_artifact(uri, kind="bundle")
-        self.signature = read_signature(bundle.read("signature.json"))
+        signature = read_signature(bundle.read("signature.json"))
+        self.signature = signature if engine is None else signature.of_engine(engine)
+        self._open(bundle, uri, threads, batch)
+
+    def _open(self, bundle: Artifact, uri: str, threads: int, batch: int) -> None:
         engine = self.signature.engine
         if (reason := engine.unavailable()) is not None:
             raise EngineError(f"{uri} cannot be opened: {reason}")
