@@ -1,6 +1,5 @@
 """Samples of the training split for the calibration of int8 engines."""
 
-import json
 import random
 
 from mtl_ray.backends.backend import Calibration, GraphArrays
@@ -45,10 +44,9 @@ def calibration_of(
             continue  # the loader reports these
         batches.append(to_graph(placed([raw], canvas)[0], signature))
     if not batches:
-        raise ValueError(
-            f"int8 is calibrated on the training split, and no sample of {uri} is readable"
-        )
-    chosen = json.dumps({"seed": config.seed, "samples": len(batches)})
+        raise ValueError(f"int8 is calibrated on samples of {uri}, and none of them can be read")
     return Calibration(
-        batches=batches, exclude=config.exclude, source=f"{len(batches)} samples of {uri} {chosen}"
+        batches=batches,
+        exclude=config.exclude,
+        source=f"{len(batches)} samples of {uri}, seed {config.seed}",
     )

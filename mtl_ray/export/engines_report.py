@@ -120,9 +120,15 @@ def cells_of(row: EngineRow) -> list[str]:
         _number(row.num_bytes and row.num_bytes / 1e6, "{:.1f}"),
         _number(row.agreement, "{:.3%}"),
         row.metrics,
-        _number(latency and latency.p50_ms, "{:.2f}"),
-        _number(latency and latency.p99_ms, "{:.2f}"),
-        _number(latency and latency.per_second, "{:.0f}"),
+        *(
+            ("", "", "")
+            if latency is None
+            else (
+                f"{latency.p50_ms:.2f}",
+                f"{latency.p99_ms:.2f}",
+                f"{latency.per_second:.0f}",
+            )
+        ),
         _number(row.build_s, "{:.1f}"),
         row.about,
     ]
