@@ -65,8 +65,8 @@ class Exported:
         example: an input of the graph, a batch of two, in the order of ``program``.
         outputs: the names of the outputs, in their order.
         inputs: the names of the inputs that the ONNX file reads, in its order.
-        module: the same graph in torch, with torch's own operators; it takes and returns as
-            ``program``.
+        module: the same graph in torch, with torch's own operators; it takes ``inputs`` by position
+            and returns the outputs by position.
         calibration: for int8.
     """
 

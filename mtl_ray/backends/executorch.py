@@ -52,7 +52,7 @@ class ExecuTorchEngine:
         from executorch.exir import to_edge_transform_and_lower
 
         assert exported.module is not None
-        example = tuple(torch.from_numpy(array[:1]) for array in exported.example.values())
+        example = tuple(torch.from_numpy(exported.example[name][:1]) for name in exported.inputs)
         try:
             with torch.no_grad():
                 program = to_edge_transform_and_lower(
@@ -64,7 +64,7 @@ class ExecuTorchEngine:
             raise EngineError(f"executorch cannot hold the graph: {first_line(error)}") from error
         if b"XnnpackBackend" not in built.buffer:
             raise EngineError("executorch: XNNPACK takes no part of this graph")
-        names = "\n".join((",".join(exported.example), ",".join(exported.outputs)))
+        names = "\n".join((",".join(exported.inputs), ",".join(exported.outputs)))
         return {FILES[0]: bytes(built.buffer), FILES[1]: names.encode()}
 
     def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:

@@ -55,7 +55,7 @@ class NcnnEngine:
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         """See ``AnyEngine``."""
-        (folder / "source.onnx").write_bytes(exported.onnx)
+        (folder / "source.onnx").write_bytes(_of_floats(exported.onnx))
         shapes = ",".join(_shape(exported.example[name]) for name in exported.inputs)
         _convert(folder, shapes, "1" if self.precision == "fp16" else "0")
         missing = _unknown_layers((folder / FILES[0]).read_text())
@@ -99,8 +99,27 @@ class NcnnEngine:
 
 def _shape(array: Any) -> str:
     """Of a batch of one, as pnnx reads it."""
-    kind = {"float32": "f32", "int32": "i32", "int64": "i64", "uint8": "u8"}[str(array.dtype)]
-    return f"[{','.join(map(str, (1, *array.shape[1:])))}]{kind}"
+    return f"[{','.join(map(str, (1, *array.shape[1:])))}]f32"
+
+
+def _of_floats(data: bytes) -> bytes:
+    """The graph with float32 inputs alone: ncnn has no integers, and no casts."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    for value in model.graph.input:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for node in [each for each in model.graph.node if each.op_type == "Cast"]:
+        to = next(each.i for each in node.attribute if each.name == "to")
+        if to != onnx.TensorProto.FLOAT:
+            continue
+        for other in model.graph.node:
+            for place, name in enumerate(other.input):
+                if name == node.output[0]:
+                    other.input[place] = node.input[0]
+        if node.output[0] not in {output.name for output in model.graph.output}:
+            model.graph.node.remove(node)
+    return bytes(model.SerializeToString())
 
 
 def _output_ranks(exported: Exported) -> list[int]:
@@ -175,7 +194,8 @@ class _Session:
         extractor = self._net.create_extractor()
         for place, name in enumerate(self._inputs):
             # a Mat of an array does not hold its memory: the clone does
-            extractor.input(f"in{place}", ncnn.Mat(np.ascontiguousarray(arrays[name])).clone())
+            array = np.ascontiguousarray(arrays[name], np.float32)
+            extractor.input(f"in{place}", ncnn.Mat(array).clone())
         found = {}
         for place, name in enumerate(self._outputs):
             failed, value = extractor.extract(f"out{place}")

@@ -60,9 +60,11 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
     kind, narrow = activation_type(cpu_flags())
     logging.getLogger("root").setLevel(logging.ERROR)  # quantize_static warns there of itself
     try:
-        quant_pre_process(str(source), str(prepared))
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
         chosen = [name for name in _chosen(model.graph) if not calibration.excluded(name)]
+        if not chosen:
+            raise EngineError("every node is excluded from int8 (export.calibration.exclude)")
         quantize_static(
             str(prepared),
             str(done),
@@ -75,6 +77,8 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
             nodes_to_quantize=chosen,
             op_types_to_quantize=[*COMPUTING, *BETWEEN],
         )
+    except EngineError:
+        raise
     except Exception as error:  # the tools of onnxruntime raise whatever occurs
         raise EngineError(f"the graph cannot be quantised: {first_line(error)}") from error
     return done.read_bytes()

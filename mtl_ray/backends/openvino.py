@@ -94,8 +94,13 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    names = [node.get_friendly_name() for node in model.get_ordered_ops()]
-    ignored = [name for name in names if calibration.excluded(name)]
+    after = _after_computing(model)
+    ignored = [
+        node.get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() not in ("Constant", "Parameter", "Result")
+        and (node.get_friendly_name() in after or calibration.excluded(node.get_friendly_name()))
+    ]
     return nncf.quantize(
         model,
         nncf.Dataset([dict(batch) for batch in calibration.batches]),
@@ -103,6 +108,26 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
         subset_size=max(1, len(calibration.batches)),
         ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
     )
+
+
+def _after_computing(model: Any) -> set[str]:
+    """The names of the nodes that no convolution or matrix product follows: the coordinates of
+    boxes do not fit into 256 steps.
+    """
+    feeding: set[str] = set()
+    after: set[str] = set()
+    for node in reversed(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if node.get_type_name() in _PRODUCTS or name in feeding:
+            feeding.update(
+                each.get_source_output().get_node().get_friendly_name() for each in node.inputs()
+            )
+        else:
+            after.add(name)
+    return after
+
+
+_PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
 
 
 class _Session:
@@ -119,8 +144,8 @@ class _Session:
         kinds: dict[str, int] = {}
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()
-            if str(info["layerType"]) in _COMPUTING:
-                kind = str(info["runtimePrecision"])
+            if info["layerType"].astype(str) in _COMPUTING:
+                kind = info["runtimePrecision"].astype(str)
                 kinds[kind] = kinds.get(kind, 0) + 1
         ran = " and ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
         return {"device": "CPU", "precision": ran or "no convolution"}

@@ -48,8 +48,8 @@ class TorchScriptEngine:
         import torch
 
         assert exported.module is not None
-        example = tuple(torch.from_numpy(array) for array in exported.example.values())
-        names = "\n".join((",".join(exported.example), ",".join(exported.outputs)))
+        example = tuple(torch.from_numpy(exported.example[name]) for name in exported.inputs)
+        names = "\n".join((",".join(exported.inputs), ",".join(exported.outputs)))
         file = io.BytesIO()
         with _quiet(), torch.no_grad():
             try:

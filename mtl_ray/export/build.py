@@ -87,7 +87,7 @@ class TracedGraph:
         return Exported(
             onnx=self.traced.model.SerializeToString(),
             program=self.traced.program,
-            module=TorchGraph(self.graph),
+            module=TorchGraph(self.graph, self.traced.inputs),
             example=arrays,
             inputs=tuple(self.names[field] for field in self.traced.inputs),
             outputs=tuple(output.name for output in self.outputs),

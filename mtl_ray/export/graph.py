@@ -76,15 +76,25 @@ class ExportGraph(nn.Module):
 class TorchGraph(nn.Module):
     """The graph with torch's own operators and outputs by position, for engines that read torch
     instead of ONNX.
+
+    Args:
+        graph: the whole.
+        read: the fields of the inputs that it reads; it takes these alone, in this order.
     """
 
-    def __init__(self, graph: ExportGraph) -> None:
+    def __init__(self, graph: ExportGraph, read: tuple[str, ...]) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph, self.read = graph, read
+        self.rest = {
+            name: array
+            for name, array in zip(graph.names, example_inputs(graph), strict=True)
+            if name not in read
+        }
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         """As ``ExportGraph``; the outputs are in the order of ``output_names``."""
-        heads = self.graph(*arrays, exporting=False)
+        given = {**self.rest, **dict(zip(self.read, arrays, strict=True))}
+        heads = self.graph(*(given[name] for name in self.graph.names), exporting=False)
         return tuple(value for fields in heads.values() for value in fields.values())
 
 
