@@ -52,13 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "be left out), or none; by default evaluate.tta of the config",
     )
     parser.add_argument(
+        "--engine",
+        metavar="NAME[:PRECISION]",
+        help="one of the engines of a bundle, such as openvino:int8; by default its first",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     args = parser.parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")
     out = absolute_output("--out", args.out)
-    predictor = open_with_tta(args.target, args.tta, api_key=read_api_key(args.api_key_env))
+    predictor = open_with_tta(
+        args.target, args.tta, api_key=read_api_key(args.api_key_env), engine=args.engine
+    )
     kind = predictor.canvas.input
     uris = find_files(args.images, kind)
     bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels, args.masks)

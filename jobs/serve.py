@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: every machine)"
     )
+    parser.add_argument(
+        "--engine", metavar="NAME[:PRECISION]", help="engine of all bundles, such as openvino:int8"
+    )
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     given = parser.parse_intermixed_args(arguments)
 
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [
         f"serve.{name}={getattr(given, name)}"
-        for name in ("host", "port")
+        for name in ("host", "port", "engine")
         if getattr(given, name) is not None
     ]
     config = read_targets(

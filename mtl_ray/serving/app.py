@@ -237,7 +237,9 @@ def open_app(
 ) -> App:
     """The application for bundles, by model name."""
     predictors = {
-        name: BundlePredictor(uri, threads=config.threads, batch=config.max_batch)
+        name: BundlePredictor(
+            uri, threads=config.threads, batch=config.max_batch, engine=config.engine
+        )
         for name, uri in models.items()
     }
     return App(Service(predictors, config), config, parallel, api_key)
