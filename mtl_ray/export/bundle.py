@@ -25,7 +25,7 @@ from mtl_ray.export.engines import (
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
 from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.verify import DecodedSample, check_samples, verify
-from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.stored_config import read_config
@@ -160,6 +160,12 @@ def write_bundle(
         }
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
         engines = more() if more is not None else ()
+        checked = {engine_name(config.engine): parity.range_json()} | {
+            each.name: each.parity.range_json()
+            for each in engines
+            if each.failure is None and each.parity is not None
+        }
+        files[RANGE_FILE] = json.dumps({"version": 1, "engines": checked}, indent=1).encode()
         rows: list[EngineRow] = []
         if engines:
             first = EngineRow(
@@ -181,9 +187,10 @@ def write_bundle(
             files["signature.json"] = signature.to_json()
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by another process in the meantime")
+        num_bytes = built.num_bytes
     return WrittenBundle(
         uri=to,
-        bytes=built.num_bytes,
+        bytes=num_bytes,
         parity=parity,
         samples=source,
         notes=config.engine.limits().notes,

@@ -200,9 +200,21 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """
         return None
 
-    def other_rule(self, rule: Rule) -> Rule | None:
-        """The rule with other lengths of the open axes, at which an exported graph must run too;
-        None if no axis is open.
+    def other_rules(self, rule: Rule) -> Sequence[Rule]:
+        """Rules with other lengths of the open axes, at which an exported graph must run too, a
+        shorter and a longer one; empty if no axis is open.
+        """
+        return ()
+
+    def odd_rules(self, rule: Rule) -> Sequence[Rule]:
+        """Rules at which some networks run and others do not, such as sides that no stride
+        divides. A bundle refuses them if its graph is not right there.
+        """
+        return ()
+
+    def outside(self, rule: Rule, checked: Sequence[Rule]) -> str | None:
+        """Why a rule is outside the range of those at which a graph was checked; None if it is
+        inside.
         """
         return None
 
