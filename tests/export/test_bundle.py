@@ -235,7 +235,9 @@ def test_a_graph_that_does_not_run_at_another_size_is_no_bundle(
 ) -> None:
     make = build_module.to_onnx
     monkeypatch.setattr(
-        build_module, "to_onnx", lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed"))
+        build_module,
+        "to_onnx",
+        lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed")),
     )
     with pytest.raises(ParityError, match="does not run at 192x160"):
         write(predictor("linear"), tmp_path / "bundle")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,25 @@ def build(request: EngineRequest) -> BuiltEngine:
     return build_engine(request)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("onnxruntime", {}),
-        ("openvino", {}),
-        ("torchscript", {}),
-        ("ncnn", {}),
-        ("executorch", {}),
-    ],
-)
+@pytest.fixture(scope="module")
+def built_as(
+    request_of: Callable[[AnyEngine], EngineRequest],
+) -> Callable[[str], BuiltEngine]:
+    """Builds an engine by its short name, once."""
+
+    @cache
+    def once(name: str) -> BuiltEngine:
+        kind, _, precision = name.partition(":")
+        return build(request_of(engine(kind, **({"precision": precision} if precision else {}))))
+
+    return once
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torchscript", "ncnn", "executorch"])
 def test_an_exact_engine_agrees_with_torch(
-    kind: str, options: dict[str, Any], request_of: Callable[[AnyEngine], EngineRequest]
+    name: str, built_as: Callable[[str], BuiltEngine]
 ) -> None:
-    built = build(request_of(engine(kind, **options)))
+    built = built_as(name)
     assert built.failure is None
     assert built.parity is not None
     assert built.parity.checks
@@ -84,15 +90,14 @@ def test_an_exact_engine_agrees_with_torch(
 
 @pytest.mark.parametrize("name", ["onnxruntime:int8", "openvino:int8", "openvino:fp16"])
 def test_a_smaller_engine_is_judged_by_its_metric(
-    name: str, request_of: Callable[[AnyEngine], EngineRequest]
+    name: str, built_as: Callable[[str], BuiltEngine]
 ) -> None:
-    kind, precision = name.split(":")
-    built = build(request_of(engine(kind, precision=precision)))
+    built = built_as(name)
     assert built.failure is None
     assert built.name == name
     assert built.parity is not None
     assert {pair.head for pair in built.parity.metrics} == set(TWO)
-    whole = build(request_of(engine(kind)))
+    whole = built_as(name.partition(":")[0])
     assert built.num_bytes < whole.num_bytes
 
 
@@ -157,9 +162,11 @@ def test_int8_is_calibrated_on_the_training_split_alone(
     assert "training split, which cannot be read" in built.failure
 
 
-def test_nodes_can_stay_exact(request_of: Callable[[AnyEngine], EngineRequest]) -> None:
+def test_nodes_can_stay_exact(
+    request_of: Callable[[AnyEngine], EngineRequest], built_as: Callable[[str], BuiltEngine]
+) -> None:
     request = request_of(engine("onnxruntime", precision="int8"))
-    some = build_engine(request)
+    some = built_as("onnxruntime:int8")
     config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("conv",)))
     none = build_engine(replace(request, config=config))
     counts = [
@@ -209,10 +216,10 @@ def test_a_bundle_holds_several_engines_and_says_which_failed(
 
 @pytest.mark.parametrize("name", ["openvino.xml", "openvino.bin", "model.torchscript"])
 def test_a_damaged_file_of_an_engine_is_one_sentence(
-    name: str, tmp_path: Path, request_of: Callable[[AnyEngine], EngineRequest]
+    name: str, built_as: Callable[[str], BuiltEngine]
 ) -> None:
     kind = "torchscript" if "torch" in name else "openvino"
-    built = build(request_of(engine(kind)))
+    built = built_as(kind)
 
     class Damaged:
         def read(self, wanted: str) -> bytes:
