@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
-from mtl_ray.sources.lidar_configs import LidarConfig
+from mtl_ray.sources.lidar_configs import CloudObjects, LidarConfig
 from mtl_ray.sources.object_configs import (
     Cityscapes,
     Coco,
@@ -193,7 +193,9 @@ class SemanticPng(RawSource):
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
 RawConfig = _Drawn | InstancePng | List | ImageFolder | Idx | UnannotatedImages | LidarConfig
-SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
+SourceConfig = Annotated[
+    RawConfig | Shards | CloudObjects, Field(discriminator="type"), Slot("sources")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

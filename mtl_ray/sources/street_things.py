@@ -47,10 +47,12 @@ class Spot:
         # The same nine decimals on every machine, as the directions of the rays.
         c, s = round(math.cos(self.yaw), 9), round(math.sin(self.yaw), 9)
         front, left, above = ((low + high) / 2 for low, high in (along, across, up))
-        halves = ((high - low) / 2 for low, high in (along, across, up))
+        half_length, half_width, half_height = (
+            (high - low) / 2 for low, high in (along, across, up)
+        )
         return Block(
             self.x + c * front - s * left, self.y + s * front + c * left, self.z + above,
-            *halves, c, s,
+            half_length, half_width, half_height, c, s,
         )  # fmt: skip
 
     def pole(self, front: float, left: float, radius: float, up: Sequence[float]) -> Pole:

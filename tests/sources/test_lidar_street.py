@@ -87,7 +87,8 @@ def place(shape: Shape, directions: np.ndarray) -> np.ndarray:
     found = shape.distances(directions[:, :, None])[:, 0]
     hit = np.isfinite(found)
     bottom = shape.bottom if isinstance(shape, Pole) else shape.z
-    return (directions[:, hit] * found[hit]).T - np.array([shape.x, shape.y, bottom])
+    points = (directions[:, hit] * found[hit]).T
+    return np.asarray(points - np.array([shape.x, shape.y, bottom]))
 
 
 @given(
@@ -119,7 +120,7 @@ def test_hits_lie_on_the_shape(
 @pytest.mark.parametrize("sector", ["front", "full"])
 @given(st.floats(-3.1, 3.1), st.floats(3, 40), st.floats(0.1, 2.5))
 def test_no_ray_is_forgotten(sector: str, azimuth: float, distance: float, size: float) -> None:
-    rays = spinning_rays(16, 1.0, sector)  # type: ignore[arg-type]
+    rays = spinning_rays(16, 1.0, sector)
     shape = Pole(distance * math.cos(azimuth), distance * math.sin(azimuth), -9, 9, size)
     hit = np.isfinite(shape.distances(rays.directions)).any(axis=0)
     assert set(np.flatnonzero(hit)) <= set(rays.columns(shape.x, shape.y, shape.radius).tolist())
