@@ -193,7 +193,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "the calibration cannot be used: its line P2 does not have 12 finite numbers",
     ),
     "no text": (
-        lambda root: write_frame(root, "000001", labels="\udcff\udcfe"),
+        lambda root: write_frame(root, "000001", labels="\udc80abc"),
         "training/label_2/000001.txt",
         "the labels cannot be read: ",
     ),
