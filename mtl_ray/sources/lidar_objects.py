@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.boxes_3d import wrap_angle
-from mtl_ray.sources.source import SkippedItem
+from mtl_ray.sources.source import SkippedItem, as_text
 
 WRAPPED = "rotation beyond +-pi, wrapped"
 """Note on an object."""
@@ -78,12 +78,12 @@ def to_boxes_3d(
     boxes[beyond, 6] = wrap_angle(boxes[beyond, 6])
     return Boxes3d.of(
         boxes,
-        [each.name for each in valid],
+        [as_text(each.name) for each in valid],
         vocabulary,
-        ids=tuple(each.id for each in valid),
+        ids=tuple(as_text(each.id) for each in valid),
         num_points=np.array([each.num_points for each in valid], np.int64),
         velocity=np.array([each.velocity for each in valid], np.float32).reshape(-1, 2),
-        attributes=tuple(each.attribute for each in valid),
+        attributes=tuple(as_text(each.attribute) for each in valid),
         truncation=np.array([each.truncation for each in valid], np.float32),
         occlusion=np.array([each.occlusion for each in valid], np.int64),
         alpha=np.array([each.alpha for each in valid], np.float32),
