@@ -10,7 +10,8 @@ from mtl_ray import storage
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.folders import subfolders
 from mtl_ray.sources.lidar_configs_more import Lyft
-from mtl_ray.sources.nuscenes import Rules, list_key_frames, scene_names
+from mtl_ray.sources.nuscenes import list_key_frames, scene_names
+from mtl_ray.sources.nuscenes_frames import Rules
 from mtl_ray.sources.source import Source
 
 CLASSES = (

@@ -10,7 +10,6 @@ this one; NaN where there are none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
@@ -18,27 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
+from mtl_ray.inputs.point_cloud import Camera
 from mtl_ray.layout import CLOUDS
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary
 from mtl_ray.sources.class_names import read_class_names
-from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.folders import read_lines, stamps_of, subfolders
 from mtl_ray.sources.lidar_configs_more import MOST_SWEEPS, Lyft, NuScenes
 from mtl_ray.sources.lidar_objects import (
-    FoundBox,
     between,
-    inverse,
-    points_of,
     pose,
-    rotations,
-    to_boxes_3d,
 )
+from mtl_ray.sources.nuscenes_frames import KeyFrame, Rules, read_key_frame
 from mtl_ray.sources.nuscenes_scenes import SPLITS, VERSIONS
 from mtl_ray.sources.nuscenes_tables import LIDAR, Annotation, SensorData, Tables, read_tables
 from mtl_ray.sources.paths import inside
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.sweeps import FEATURES, Sweep, with_sweeps
+from mtl_ray.sources.source import SkippedItem, Source, fingerprint_of
+from mtl_ray.sources.sweeps import Sweep
 
 CLASSES = (
     *("car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle"),
@@ -69,54 +63,6 @@ metric asks for.
 """
 MICROSECONDS = 1e-6
 _LONGEST_GAP_S = 1.5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeyFrame:
-    """A record: all that is read of a key frame, but its files.
-
-    Attributes:
-        token, scene: of its rows; the scene's name.
-        time: microseconds.
-        file: of the cloud.
-        lidar_to_ego, ego_to_global: (4, 4).
-        sweeps: earlier ones, the latest first.
-        cameras: calibrations, and the file of each image.
-        objects: annotations; None if the dataset has none.
-        velocity: (N, 3) float64 of the objects in the global frame.
-    """
-
-    token: str
-    scene: str
-    time: float
-    file: str
-    lidar_to_ego: NDArray[np.float64]
-    ego_to_global: NDArray[np.float64]
-    sweeps: tuple[Sweep, ...]
-    cameras: tuple[tuple[Camera, str], ...]
-    objects: tuple[tuple[Annotation, str, str], ...] | None
-    velocity: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
-    """How key frames are read.
-
-    Attributes:
-        root: the folder that the files are in.
-        classes: names of the classes.
-        benchmark: of the calibrations.
-        sweeps: how many are added.
-        images: whether the images of the cameras are read.
-        class_of: the class of a category.
-    """
-
-    root: str
-    classes: tuple[str, ...]
-    benchmark: str
-    sweeps: int
-    images: bool
-    class_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_nuscenes(config: NuScenes) -> Source:
@@ -313,74 +259,3 @@ def _velocity(tables: Tables, each: Annotation) -> NDArray[np.float64]:
         return np.full(3, np.nan)
     moved = np.array(last.place[:3]) - np.array(first.place[:3])
     return np.asarray(moved / seconds, np.float64)
-
-
-def read_key_frame(rules: Rules, frame: KeyFrame) -> Reading:
-    """The sample of a record."""
-    images = _images(rules, frame)
-    calibration = Calibration(
-        benchmark=rules.benchmark,
-        cameras=tuple(camera for camera, _ in frame.cameras),
-        lidar_to_ego=frame.lidar_to_ego,
-        ego_to_global=frame.ego_to_global,
-        notes={"token": frame.token, "scene": frame.scene, "microseconds": f"{frame.time:.0f}"},
-    )
-
-    def read(file: str) -> NDArray[np.float32]:
-        return read_cloud(storage.join(rules.root, file), file, len(FEATURES)).points
-
-    cloud, items = with_sweeps(read(frame.file), frame.sweeps, rules.sweeps, read, calibration)
-    annotations = {}
-    if frame.objects is not None:
-        annotations["boxes_3d"], invalid = to_boxes_3d(
-            _found(frame, rules.class_of, items), rules.classes, frame.token
-        )
-        items += invalid
-    return Sample(
-        key=frame.token, inputs={"points": encoded_points(cloud, images)}, annotations=annotations
-    ), items
-
-
-def _images(rules: Rules, frame: KeyFrame) -> tuple[bytes, ...]:
-    if not rules.images:
-        return ()
-    try:
-        return tuple(storage.read(storage.join(rules.root, file)) for _, file in frame.cameras)
-    except OSError as error:
-        raise UnreadableError(
-            frame.token, f"an image of a camera cannot be read: {error.strerror or error}"
-        ) from None
-
-
-def _found(
-    frame: KeyFrame, class_of: Mapping[str, str], items: list[SkippedItem]
-) -> list[FoundBox]:
-    """The objects of a frame in the frame of the lidar; those of no category go to ``items``."""
-    assert frame.objects is not None
-    places = np.array([each.place for each, _, _ in frame.objects], np.float64).reshape(-1, 10)
-    to_lidar = inverse(frame.lidar_to_ego) @ inverse(frame.ego_to_global)
-    centres = places[:, :3] @ to_lidar[:3, :3].T + to_lidar[:3, 3]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        turned = to_lidar[:3, :3] @ rotations(places[:, 6:])  # (N, 3, 3)
-    yaws = np.arctan2(-turned[:, 0, 1], turned[:, 0, 0])
-    flat = frame.velocity * (1, 1, 0)  # OpenMMLab's converter leaves out how it climbs
-    velocity = (flat @ to_lidar[:3, :3].T)[:, :2]
-    found = []
-    for row, (each, category, attribute) in enumerate(frame.objects):
-        if not category:
-            reason = f"a row that sample_annotation refers to is missing: {each.instance}"
-            items.append(SkippedItem(frame.token, f"annotation {each.token}", reason))
-            continue
-        width, length, height = places[row, 3:6]
-        found.append(
-            FoundBox(
-                name=class_of.get(category, category),
-                box=(*centres[row], length, width, height, yaws[row]),
-                where=f"annotation {each.token}",
-                id=each.token,
-                num_points=points_of(each.lidar_points, each.radar_points),
-                velocity=(velocity[row, 0], velocity[row, 1]),
-                attribute=attribute,
-            )
-        )
-    return found

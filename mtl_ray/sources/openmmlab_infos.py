@@ -3,7 +3,7 @@
 Both generations: 0.x writes a list of frames, or ``{"infos": [...], "metadata": {...}}``; 1.x
 writes ``{"metainfo": {...}, "data_list": [...]}``, as ``.pkl``, or the same content as ``.json``.
 Where the boxes are stated in the frame of a camera, or by the centre of their bottom, they are
-converted here; see ``openmmlab_frames.py``.
+converted here; see ``openmmlab_generation.py``.
 """
 
 import posixpath
@@ -21,7 +21,6 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources import lyft, nuscenes, waymo
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.folders import stamps_of
@@ -29,78 +28,12 @@ from mtl_ray.sources.image_reading import checked_size
 from mtl_ray.sources.json_values import parse_json
 from mtl_ray.sources.lidar_configs_more import OpenmmlabInfos
 from mtl_ray.sources.lidar_objects import to_boxes_3d
-from mtl_ray.sources.openmmlab_frames import Generation, InfoFrame, read_info
+from mtl_ray.sources.openmmlab_datasets import DATASETS, Dataset
+from mtl_ray.sources.openmmlab_frames import InfoFrame, read_second
+from mtl_ray.sources.openmmlab_generation import Generation
+from mtl_ray.sources.openmmlab_old_frames import read_kitti, read_nuscenes
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.sweeps import with_sweeps
-
-KITTI_CLASSES = ("Pedestrian", "Cyclist", "Car")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Dataset:
-    """What the files of a dataset have in common.
-
-    Attributes:
-        classes: by default.
-        labels: names of the numbers in files that do not name them.
-        clouds: usual folders of the clouds; sweeps, images: also.
-        features: numbers of a point.
-        benchmark: of the calibrations.
-    """
-
-    classes: tuple[str, ...]
-    labels: tuple[str, ...]
-    clouds: tuple[str, ...]
-    sweeps: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    features: tuple[str, ...] = ("x", "y", "z", "intensity", "ring")
-    benchmark: str = ""
-
-
-_KITTI_FOLDERS = tuple(
-    f"{part}/{folder}"
-    for part in ("training", "testing")
-    for folder in ("velodyne_reduced", "velodyne")
-)
-_NUSCENES_LABELS = (
-    *("car", "truck", "trailer", "bus", "construction_vehicle", "bicycle", "motorcycle"),
-    *("pedestrian", "traffic_cone", "barrier"),
-)
-_DATASETS: Mapping[str, _Dataset] = {
-    "kitti": _Dataset(
-        classes=KITTI_CLASSES,
-        labels=(*KITTI_CLASSES, "Van", "Truck", "Person_sitting", "Tram", "Misc"),
-        clouds=_KITTI_FOLDERS,
-        images=("training/image_2", "testing/image_2"),
-        features=("x", "y", "z", "intensity"),
-        benchmark="kitti",
-    ),
-    "nuscenes": _Dataset(
-        classes=nuscenes.CLASSES,
-        labels=_NUSCENES_LABELS,
-        clouds=("samples/LIDAR_TOP",),
-        sweeps=("sweeps/LIDAR_TOP", "samples/LIDAR_TOP"),
-        images=tuple(f"samples/{name}" for name in nuscenes.CAMERAS),
-        benchmark="nuscenes",
-    ),
-    "lyft": _Dataset(
-        classes=lyft.CLASSES,
-        labels=lyft.CLASSES,
-        clouds=("lidar", "v1.01-train/lidar", "v1.01-test/lidar"),
-        sweeps=("lidar", "v1.01-train/lidar", "v1.01-test/lidar"),
-        images=("images", "v1.01-train/images", "v1.01-test/images"),
-    ),
-    "waymo": _Dataset(
-        classes=waymo.CLASSES,
-        labels=(*waymo.CLASSES, "Sign"),
-        clouds=("training/velodyne", "testing/velodyne"),
-        images=tuple(
-            f"{part}/image_{number}" for part in ("training", "testing") for number in range(5)
-        ),
-        features=waymo.FEATURES,
-        benchmark="kitti",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +73,7 @@ def open_openmmlab_infos(config: OpenmmlabInfos) -> Source:
         raise ValueError(f"{file} cannot be read: {error}") from None
     infos, meta = _infos(content, file)
     dataset = config.dataset or _dataset_of(infos, meta, file)
-    kind = _DATASETS[dataset]
+    kind = DATASETS[dataset]
     generation = Generation.of(dataset, meta, kind.labels, second="data_list" in meta)
     try:
         generation = generation.as_stated(infos)
@@ -219,7 +152,7 @@ def _dataset_of(infos: Sequence[Any], meta: Mapping[str, Any], file: str) -> str
     stated = str(meta.get("dataset") or meta.get("DATASET") or "").lower()
     if str(meta.get("version", "")).startswith("v1.01"):
         return "lyft"  # whose files of 1.x say nuScenes
-    if stated in _DATASETS:
+    if stated in DATASETS:
         return stated
     first = next((info for info in infos if isinstance(info, dict)), {})
     if "calib" in first and "point_cloud" in first:
@@ -227,7 +160,7 @@ def _dataset_of(infos: Sequence[Any], meta: Mapping[str, Any], file: str) -> str
     if "cams" in first and "lidar2ego_rotation" in first:
         return "nuscenes"
     raise ValueError(
-        f"{file} does not say of which dataset it is; Fix: --dataset {'|'.join(_DATASETS)}"
+        f"{file} does not say of which dataset it is; Fix: --dataset {'|'.join(DATASETS)}"
     )
 
 
@@ -236,7 +169,7 @@ class _Places:
     machine, or are names only.
     """
 
-    def __init__(self, root: str, clouds: str | None, kind: _Dataset, *, testing: bool) -> None:
+    def __init__(self, root: str, clouds: str | None, kind: Dataset, *, testing: bool) -> None:
         def ordered(folders: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(sorted(folders, key=lambda each: each.startswith("test") != testing))
 
@@ -279,10 +212,10 @@ class _Places:
 
 
 def _read(rules: _Rules, record: _Record) -> Reading:
-    kind = _DATASETS[rules.dataset]
+    kind = DATASETS[rules.dataset]
     where = f"{rules.file} entry {record.place}"
     try:
-        frame = read_info(record.info, rules.generation, record.place)
+        frame = _frame(record, rules.generation)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"has no {error}"
         raise UnreadableError(where, f"the frame is invalid: {reason}") from None
@@ -305,6 +238,14 @@ def _read(rules: _Rules, record: _Record) -> Reading:
     return Sample(
         key=frame.key, inputs={"points": encoded_points(cloud, images)}, annotations=annotations
     ), items
+
+
+def _frame(record: _Record, generation: Generation) -> InfoFrame:
+    if generation.second:
+        return read_second(record.info, generation, record.place)
+    if generation.dataset in ("kitti", "waymo"):
+        return read_kitti(record.info, generation)
+    return read_nuscenes(record.info, generation)
 
 
 def _calibration(
@@ -332,7 +273,7 @@ def _calibration(
             cameras.append(sized)
             images.append(data)
     calibration = Calibration(
-        benchmark=_DATASETS[rules.dataset].benchmark,
+        benchmark=DATASETS[rules.dataset].benchmark,
         cameras=tuple(cameras),
         lidar_to_ego=frame.lidar_to_ego,
         ego_to_global=frame.ego_to_global,
