@@ -196,7 +196,7 @@ class World:
 
     def seen(self, token: str) -> NDArray[np.float64]:
         """(60, 3): the fixed points of the world in the frame of the lidar of a measurement."""
-        world = (*self.points, 100, 50, 0)
+        world = self.points + np.array([100.0, 50.0, 0.0])
         back = np.linalg.inv(self.to_global(token))
         return np.asarray(world @ back[:3, :3].T + back[:3, 3])
 
