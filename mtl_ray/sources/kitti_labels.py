@@ -83,7 +83,8 @@ def _matrix(name: str, numbers: Sequence[str], shape: tuple[int, int]) -> NDArra
 
 
 def read_plane(data: bytes, lidar_to_camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The ground: (4,) a, b, c, d of a x + b y + c z + d = 0 in the frame of the lidar.
+    """The ground: (4,) a, b, c, d of a x + b y + c z + d = 0 in the frame of the lidar; c is not
+    negative.
 
     Args:
         data: a file whose fourth line is the plane in the frame of the camera.
@@ -99,7 +100,7 @@ def read_plane(data: bytes, lidar_to_camera: NDArray[np.float64]) -> NDArray[np.
     norm = float(np.linalg.norm(plane[:3]))
     if norm < 1e-6:
         raise ValueError("the normal of its plane is 0")
-    return np.asarray(plane / norm, np.float64)
+    return np.asarray(plane / (norm if plane[2] >= 0 else -norm), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +278,12 @@ def calibration_lines(camera: Camera) -> list[str]:
         f"Tr_velo_to_cam: {_numbers(camera.lidar_to_camera[:3])}",
         f"Tr_imu_to_velo: {_numbers(np.eye(4)[:3])}",
     ]
+
+
+def plane_lines(ground: NDArray[np.float64], lidar_to_camera: NDArray[np.float64]) -> list[str]:
+    """The inverse of ``read_plane``."""
+    plane = ground @ np.linalg.inv(lidar_to_camera)
+    return ["# Plane", "Width 4", "Height 1", _numbers(plane / np.linalg.norm(plane[:3]))]
 
 
 def _numbers(matrix: NDArray[np.float64]) -> str:
