@@ -47,7 +47,7 @@ class NuScenes(RawSource):
         """See ``RawSource``."""
         from mtl_ray.sources.nuscenes import open_nuscenes
 
-        return open_nuscenes(self)
+        return open_nuscenes(self, rule)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -80,7 +80,7 @@ class Lyft(RawSource):
         """See ``RawSource``."""
         from mtl_ray.sources.lyft import open_lyft
 
-        return open_lyft(self)
+        return open_lyft(self, rule)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray import storage
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.boxes_3d import wrap_angle
+from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.source import SkippedItem, as_text
 
 WRAPPED = "rotation beyond +-pi, wrapped"
@@ -101,6 +103,11 @@ def _invalid(each: FoundBox) -> str:
         sizes = " ".join(f"{size:g}" for size in each.box[3:6])
         return f"its size is not positive: length, width, height {sizes}"
     return ""
+
+
+def classes_in(uri: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in a file, or the usual ones."""
+    return usual if uri is None else read_class_names(storage.absolute(uri))
 
 
 # Poses: (4, 4) float64 matrices from one frame to another.

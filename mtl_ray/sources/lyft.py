@@ -7,9 +7,10 @@ and the reason.
 """
 
 from mtl_ray import storage
-from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.folders import subfolders
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
 from mtl_ray.sources.lidar_configs_more import Lyft
+from mtl_ray.sources.lidar_objects import classes_in
 from mtl_ray.sources.nuscenes import list_key_frames, scene_names
 from mtl_ray.sources.nuscenes_frames import Rules
 from mtl_ray.sources.source import Source
@@ -23,7 +24,7 @@ _VERSIONS = {"train": "v1.01-train", "val": "v1.01-train", "trainval": "v1.01-tr
 }
 
 
-def open_lyft(config: Lyft) -> Source:
+def open_lyft(config: Lyft, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists the key frames of the scenes of a split.
 
     Raises:
@@ -41,13 +42,13 @@ def open_lyft(config: Lyft) -> Source:
     data = storage.join(root, version)
     inner = storage.join(data, version)
     tables = inner if storage.exists(inner) else data
-    classes = CLASSES if config.classes is None else read_class_names(config.classes)
     rules = Rules(
         root=data,
-        classes=classes,
+        classes=classes_in(config.classes, CLASSES),
         benchmark="",
         sweeps=config.sweeps,
         images=config.camera_images,
+        needed=rule.needed,
     )
     return list_key_frames(config, tables, _scenes(config, root), rules)
 

@@ -20,13 +20,10 @@ from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import Camera
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Vocabulary
-from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.folders import read_lines, stamps_of, subfolders
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
 from mtl_ray.sources.lidar_configs_more import MOST_SWEEPS, Lyft, NuScenes
-from mtl_ray.sources.lidar_objects import (
-    between,
-    pose,
-)
+from mtl_ray.sources.lidar_objects import between, classes_in, pose
 from mtl_ray.sources.nuscenes_frames import KeyFrame, Rules, read_key_frame
 from mtl_ray.sources.nuscenes_scenes import SPLITS, VERSIONS
 from mtl_ray.sources.nuscenes_tables import LIDAR, Annotation, SensorData, Tables, read_tables
@@ -65,8 +62,14 @@ MICROSECONDS = 1e-6
 _LONGEST_GAP_S = 1.5
 
 
-def open_nuscenes(config: NuScenes) -> Source:
+def open_nuscenes(config: NuScenes, rule: ImageRule = USUAL_RULE, *, files: bool = True) -> Source:
     """Lists the key frames of the scenes of a split.
+
+    Args:
+        config: the dataset.
+        rule: whether clouds may be missing.
+        files: False to read no files but the tables: the samples then have empty clouds, and the
+            annotations and calibrations that results are measured with.
 
     Raises:
         FileNotFoundError: if there is no such version, or a table is missing.
@@ -86,10 +89,12 @@ def open_nuscenes(config: NuScenes) -> Source:
     names = scene_names(config.scenes) or SPLITS.get(config.split)
     rules = Rules(
         root=root,
-        classes=CLASSES if config.classes is None else read_class_names(config.classes),
+        classes=classes_in(config.classes, CLASSES),
         benchmark="nuscenes",
         sweeps=config.sweeps,
         images=config.camera_images,
+        needed=rule.needed,
+        files=files,
         class_of=dict(CLASS_OF),
     )
     return list_key_frames(config, storage.join(root, version), names, rules)

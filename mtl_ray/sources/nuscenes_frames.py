@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
+from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.lidar_objects import FoundBox, inverse, points_of, rotations, to_boxes_3d
 from mtl_ray.sources.nuscenes_tables import Annotation
 from mtl_ray.sources.source import Reading, SkippedItem, UnreadableError
 from mtl_ray.sources.sweeps import FEATURES, Sweep, with_sweeps
+
+ABSENT = "cloud not there, used as an empty one for its annotations"
+"""Note on a key frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,8 @@ class Rules:
         benchmark: of the calibrations.
         sweeps: how many are added.
         images: whether the images of the cameras are read.
+        needed: False if a cloud may be missing, which is then empty.
+        files: False if no files are read at all.
         class_of: the class of a category.
     """
 
@@ -61,6 +66,8 @@ class Rules:
     benchmark: str
     sweeps: int
     images: bool
+    needed: bool = True
+    files: bool = True
     class_of: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -75,10 +82,7 @@ def read_key_frame(rules: Rules, frame: KeyFrame) -> Reading:
         notes={"token": frame.token, "scene": frame.scene, "microseconds": f"{frame.time:.0f}"},
     )
 
-    def read(file: str) -> NDArray[np.float32]:
-        return read_cloud(storage.join(rules.root, file), file, len(FEATURES)).points
-
-    cloud, items = with_sweeps(read(frame.file), frame.sweeps, rules.sweeps, read, calibration)
+    cloud, items = _cloud(rules, frame, calibration)
     annotations = {}
     if frame.objects is not None:
         annotations["boxes_3d"], invalid = to_boxes_3d(
@@ -90,8 +94,29 @@ def read_key_frame(rules: Rules, frame: KeyFrame) -> Reading:
     ), items
 
 
+def _cloud(
+    rules: Rules, frame: KeyFrame, calibration: Calibration
+) -> tuple[PointCloud, list[SkippedItem]]:
+    """The points, and notes."""
+
+    def read(file: str) -> NDArray[np.float32]:
+        return read_cloud(storage.join(rules.root, file), file, len(FEATURES)).points
+
+    absent = not rules.files
+    if rules.files and not rules.needed:
+        absent = not storage.exists(storage.join(rules.root, frame.file))
+    if absent:
+        empty = PointCloud(
+            points=np.zeros((0, len(FEATURES)), np.float32),
+            features=FEATURES,
+            calibration=calibration,
+        )
+        return empty, [SkippedItem(frame.file, "", ABSENT, note=True)] if rules.files else []
+    return with_sweeps(read(frame.file), frame.sweeps, rules.sweeps, read, calibration)
+
+
 def _images(rules: Rules, frame: KeyFrame) -> tuple[bytes, ...]:
-    if not rules.images:
+    if not rules.images or not rules.files:
         return ()
     try:
         return tuple(storage.read(storage.join(rules.root, file)) for _, file in frame.cameras)

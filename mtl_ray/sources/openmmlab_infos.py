@@ -21,13 +21,12 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.image_reading import checked_size
 from mtl_ray.sources.json_values import parse_json
 from mtl_ray.sources.lidar_configs_more import OpenmmlabInfos
-from mtl_ray.sources.lidar_objects import to_boxes_3d
+from mtl_ray.sources.lidar_objects import classes_in, to_boxes_3d
 from mtl_ray.sources.openmmlab_datasets import DATASETS, Dataset
 from mtl_ray.sources.openmmlab_frames import InfoFrame, read_second
 from mtl_ray.sources.openmmlab_generation import Generation
@@ -79,7 +78,7 @@ def open_openmmlab_infos(config: OpenmmlabInfos) -> Source:
         generation = generation.as_stated(infos)
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{file} has boxes that are not of numbers: {error}") from None
-    classes = kind.classes if config.classes is None else read_class_names(config.classes)
+    classes = classes_in(config.classes, kind.classes)
     places = _Places(root, config.clouds, kind, testing="test" in config.split)
     records = [
         _Record(place=place, info=info, files=dict(places.files(info, generation, config)))

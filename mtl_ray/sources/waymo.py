@@ -19,10 +19,9 @@ from mtl_ray.inputs.cloud_files import check_points
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.folders import stamps_of, subfolders
 from mtl_ray.sources.lidar_configs_more import Waymo
-from mtl_ray.sources.lidar_objects import FoundBox, inverse, to_boxes_3d
+from mtl_ray.sources.lidar_objects import FoundBox, classes_in, inverse, to_boxes_3d
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.tfrecord_files import find_records, read_record
 from mtl_ray.sources.waymo_frames import TOP, Frame, FrameCamera, Laser, read_frame
@@ -78,7 +77,7 @@ def open_waymo(config: Waymo) -> Source:
                     records.append(_Record(key, file, start, length))
         except ValueError as error:
             skipped.append(SkippedItem(file, "", str(error)))
-    classes = CLASSES if config.classes is None else read_class_names(config.classes)
+    classes = classes_in(config.classes, CLASSES)
     rules = _Rules(
         folder, classes, config.empty_boxes, config.camera_images, not split.startswith("test")
     )
