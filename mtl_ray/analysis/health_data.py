@@ -19,6 +19,7 @@ from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_da
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.lidar_configs import CloudObjects
 from mtl_ray.sources.source import SkippedItem, Source
 
 LEFT_OUT = "left out by the reader"
@@ -158,7 +159,7 @@ def _raw_config(kind: str, options: str) -> RawConfig:
             raise ValueError(f"{kind}:{options}: {option!r} is not KEY=VALUE")
         values[key.strip()] = scalar(value) if value.isdigit() else value
     found = validate(given_node({"source": values, "to": "-"}), ConvertConfig).source
-    assert not isinstance(found, Shards)
+    assert not isinstance(found, Shards | CloudObjects)
     return found
 
 

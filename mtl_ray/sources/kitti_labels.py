@@ -217,7 +217,7 @@ def kitti_lines(
         camera: with the calibration of the frame.
     """
     seen = boxes_2d(boxes, camera)
-    shown = np.flatnonzero(np.isfinite(seen).all(axis=1))
+    shown = np.flatnonzero(np.isfinite(seen).all(axis=1)).tolist()
     places = _places(boxes, camera)
     alpha = alpha_of(boxes)
     return [
@@ -234,7 +234,7 @@ def label_lines(objects: Boxes3d, camera: Camera) -> list[str]:
     box of an object that the camera does not see is 0 0 0 0.
     """
     boxes = objects.boxes.astype(np.float64)
-    in_space = np.isfinite(boxes).all(axis=1)
+    in_space = np.asarray(np.isfinite(boxes).all(axis=1))
     rectangles = objects.boxes_2d.astype(np.float64)
     unknown = in_space & ~np.isfinite(rectangles).all(axis=1)
     rectangles[unknown] = boxes_2d(boxes[unknown], camera)

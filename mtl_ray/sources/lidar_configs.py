@@ -113,11 +113,5 @@ class CloudObjects(RawSource):
     or more than half outside the image.
     """
 
-    def open(self, rule: "ImageRule") -> Source:
-        """See ``RawSource``."""
-        from mtl_ray.sources.cloud_objects import open_cloud_objects
 
-        return open_cloud_objects(self)
-
-
-LidarConfig = Kitti | Clouds | Street | CloudObjects
+LidarConfig = Kitti | Clouds | Street

@@ -47,10 +47,12 @@ class Spot:
         # The same nine decimals on every machine, as the directions of the rays.
         c, s = round(math.cos(self.yaw), 9), round(math.sin(self.yaw), 9)
         front, left, above = ((low + high) / 2 for low, high in (along, across, up))
-        halves = ((high - low) / 2 for low, high in (along, across, up))
+        half_length, half_width, half_height = (
+            (high - low) / 2 for low, high in (along, across, up)
+        )
         return Block(
             self.x + c * front - s * left, self.y + s * front + c * left, self.z + above,
-            *halves, c, s,
+            half_length, half_width, half_height, c, s,
         )  # fmt: skip
 
     def pole(self, front: float, left: float, radius: float, up: Sequence[float]) -> Pole:
@@ -96,7 +98,7 @@ def pedestrian(spot: Spot, rng: np.random.Generator) -> Thing:
         spot.pole(step - leg, width / 5, leg, (0.0, top)),
         spot.pole(leg - step, -width / 5, leg, (0.0, top)),
         spot.block((-0.16, 0.16), (-side, side), (top, 0.84 * height)),
-        Ball(spot.x, spot.y, spot.z + 0.91 * height, 0.12, 0.08 * height),
+        Ball(spot.x, spot.y, spot.z + 0.92 * height - NOISE_M, 0.12, 0.08 * height),
     )
     return Thing(
         "Pedestrian", spot.box(length, width, height), shapes, float(rng.uniform(0.2, 0.5))
@@ -115,7 +117,13 @@ def cyclist(spot: Spot, rng: np.random.Generator) -> Thing:
         spot.block((-0.45 * half, 0.5 * half), (-0.07, 0.07), (0.3, saddle)),
         spot.block((0.45 * half, 0.55 * half), (-side, side), (0.9, 1.05)),  # the handlebar
         spot.block((-0.25, 0.12), (-0.7 * side, 0.7 * side), (saddle, 0.84 * height)),
-        Ball(spot.x + 0.1 * c, spot.y + 0.1 * s, spot.z + 0.9 * height, 0.13, 0.09 * height),
+        Ball(
+            spot.x + 0.1 * c,
+            spot.y + 0.1 * s,
+            spot.z + 0.91 * height - NOISE_M,
+            0.13,
+            0.09 * height,
+        ),
     )
     return Thing("Cyclist", spot.box(length, width, height), shapes, float(rng.uniform(0.2, 0.5)))
 

@@ -49,7 +49,9 @@ def write_frame(
     for folder, text in texts.items():
         if text is not None:
             (root / part / folder).mkdir(parents=True, exist_ok=True)
-            (root / part / folder / f"{name}.txt").write_text(text)
+            (root / part / folder / f"{name}.txt").write_bytes(
+                text.encode(errors="surrogateescape")
+            )
     if points != b"-":
         (root / part / "velodyne").mkdir(parents=True, exist_ok=True)
         (root / part / "velodyne" / f"{name}.bin").write_bytes(cloud)
@@ -191,10 +193,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "the calibration cannot be used: its line P2 does not have 12 finite numbers",
     ),
     "no text": (
-        lambda root: (
-            write_frame(root, "000001"),
-            (root / "training/label_2/000001.txt").write_bytes(b"\xff\xfe\xfd"),
-        )[0],
+        lambda root: write_frame(root, "000001", labels="\udcff\udcfe"),
         "training/label_2/000001.txt",
         "the labels cannot be read: ",
     ),
