@@ -61,8 +61,9 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
         frames: objects and detections.
         classes: the names to evaluate, in any case.
     """
-    truth, found = columns_of([each.truth for each in frames]), columns_of(
-        [each.found for each in frames]
+    truth, found = (
+        columns_of([each.truth for each in frames]),
+        columns_of([each.found for each in frames]),
     )
     pairs = overlap_pairs(truth, found, wanted_names(classes))
     dont_care = dont_care_shares(truth, found)

@@ -59,9 +59,7 @@ def overlap_pairs(truth: Columns, found: Columns, names: frozenset[str]) -> Over
     return OverlapPairs(
         truth=np.concatenate([part.truth for part in parts]),
         found=np.concatenate([part.found for part in parts]),
-        overlap={
-            area: np.concatenate([part.overlap[area] for part in parts]) for area in AREAS
-        },
+        overlap={area: np.concatenate([part.overlap[area] for part in parts]) for area in AREAS},
     )
 
 
@@ -101,9 +99,7 @@ def dont_care_shares(truth: Columns, found: Columns) -> NDArray[np.float64]:
     return shares
 
 
-def _over_union_2d(
-    first: NDArray[np.float64], second: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _over_union_2d(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     common = _common_2d(first, second)
     area = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
     other = (second[:, 2] - second[:, 0]) * (second[:, 3] - second[:, 1])

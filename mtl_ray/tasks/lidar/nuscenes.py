@@ -87,9 +87,7 @@ def nuscenes_table(frames: Sequence[NuscenesFrame], classes: Sequence[str]) -> N
         mine, theirs = truth.take(truth.classes == c), found.take(found.classes == c)
         precision[c], errors[c] = _of_class(name.lower(), mine, theirs)
     counts = np.bincount(truth.classes, minlength=len(classes))
-    return NuscenesTable(
-        classes=tuple(classes), precision=precision, errors=errors, objects=counts
-    )
+    return NuscenesTable(classes=tuple(classes), precision=precision, errors=errors, objects=counts)
 
 
 def _of_class(
@@ -112,9 +110,7 @@ def _of_class(
             continue
         right = np.cumsum(hit)
         recall = right / len(truth)
-        precision[place] = np.interp(
-            RECALLS, recall, right / np.arange(1, len(found) + 1), right=0
-        )
+        precision[place] = np.interp(RECALLS, recall, right / np.arange(1, len(found) + 1), right=0)
         if place == ERROR_DISTANCE:
             scores = found.scores[order]
             confidence = np.interp(RECALLS, recall, scores, right=0)
@@ -131,7 +127,8 @@ def _near_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Detections, objects and metres between them, of the pairs in one sample that are near."""
     per_frame = np.bincount(
-        truth.frames, minlength=int(max(truth.frames.max(initial=-1), found.frames.max(initial=-1))) + 1
+        truth.frames,
+        minlength=int(max(truth.frames.max(initial=-1), found.frames.max(initial=-1))) + 1,
     )
     ends = np.cumsum(per_frame[found.frames])
     total = int(ends[-1]) if len(ends) else 0
