@@ -97,12 +97,13 @@ def _split(uri: str) -> Split:
 
 def _kitti_lines(found: LidarReport) -> Iterator[str]:
     figures = found.report.figures
-    width = max(map(len, (*found.metric.names, "Overall")))
+    several = len(found.metric.names) > 1
+    rows = [*found.metric.names, *(["Overall"] if several else [])]
+    width = max(map(len, rows))
     levels = [level.name for level in LEVELS]
     yield f"{'KITTI, percent':{width + 18}}" + "".join(f"{name:>10}" for name in levels)
-    several = len(found.metric.names) > 1
     for points in (40, 11):
-        for name in (*found.metric.names, *(["Overall"] if several else [])):
+        for name in rows:
             for kind in OVERLAPS if name != "Overall" else [""]:
                 for area in ("3D", "BEV", "2D", "AOS"):
                     end = f"_{kind}" if kind else ""

@@ -181,7 +181,7 @@ def _found_scores(judged: _Judged) -> NDArray[np.float64]:
     counting = (judged.truth_states[pairs.truth[chosen]] == COUNTS) & (
         judged.found_states[pairs.found[chosen]] == COUNTS
     )
-    return scores[pairs.found[chosen[counting]]]
+    return np.asarray(scores[pairs.found[chosen[counting]]], np.float64)
 
 
 def _thresholds(scores: NDArray[np.float64], num_objects: int) -> NDArray[np.float64]:
@@ -211,7 +211,9 @@ def _counts(
     apart = truth.alpha[pairs.truth] - found.alpha[pairs.found]
     size = len(thresholds)
     num_right = np.bincount(place[right], minlength=size)
-    similar = np.bincount(place[right], (1 + np.cos(apart[right])) / 2, minlength=size)
+    similar = np.bincount(place[right], (1 + np.cos(apart[right])) / 2, minlength=size).astype(
+        np.float64  # of integers if there is none
+    )
     costs = (judged.found_states == COUNTS) & ~judged.free
     all_found = np.cumsum(
         np.bincount(_first_reached(found.scores[costs], thresholds), minlength=size + 1)[:size]
