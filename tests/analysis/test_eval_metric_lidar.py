@@ -95,8 +95,8 @@ def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).write_text("\n".join(scored))
     figures = eval_lidar(str(tmp_path), str(labels)).report.figures
     assert figures["KITTI/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(12.5)  # 6 of them
-    assert figures["exact/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(100)
-    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+    assert figures["KITTI/Pedestrian_3D_AP40exact_moderate_strict"] == pytest.approx(100)
+    assert figures["KITTI/Car_BEV_AP40exact_moderate_loose"] == pytest.approx(100)
 
 
 def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[str, object]]]:

@@ -19,6 +19,8 @@ MATCH_M = 0.5
 """Most metres between the centres of two boxes of one class that count as the same."""
 MATCH_TURN = 1.0
 """Most radians between their headings: anchors of one place predict both directions."""
+SAME = 1e-3
+"""Metres and radians between boxes of one row that are the same at once."""
 CUT = 1e-6
 """Difference of two scores that are equal but for rounding."""
 REACH = 1e6
@@ -109,14 +111,37 @@ def _objects_difference(
 
 
 def _pairs(first: Fields, second: Fields) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Boxes of one class near each other, one to one, with the smallest sum of distances and
-    differences of score.
-    """
+    """Boxes of one class near each other, one to one."""
     one, other = (side["boxes"].astype(np.float64) for side in (first, second))
     if np.isnan(one).any() or np.isnan(other).any():
         # a NaN matches its own row, so that the figures show it
         count = min(len(one), len(other))
         return np.arange(count), np.arange(count)
+    ours, theirs = _same_rows(first, second, one, other)
+    rest = [np.setdiff1d(np.arange(len(each)), ours) for each in (one, other)]
+    left = [
+        {name: values[rows] for name, values in side.items()}
+        for side, rows in zip((first, second), rest, strict=True)
+    ]
+    more = _nearest(left[0], left[1], one[rest[0]], other[rest[1]])
+    return np.concatenate([ours, rest[0][more[0]]]), np.concatenate([theirs, rest[1][more[1]]])
+
+
+def _same_rows(
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows whose boxes are all but equal: nearly all of two networks that agree."""
+    count = min(len(one), len(other))
+    same = (np.abs(one[:count] - other[:count]) <= SAME).all(axis=1)
+    same &= _labels(first)[:count] == _labels(second)[:count]
+    rows = np.flatnonzero(same)
+    return rows, rows
+
+
+def _nearest(
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs with the smallest sum of distances and differences of score."""
     apart = np.sqrt(((one[:, None, :3] - other[None, :, :3]) ** 2).sum(axis=-1))
     turn = np.abs(wrap_angle(one[:, None, 6] - other[None, :, 6]))
     kinds = _labels(first)[:, None] == _labels(second)[None]

@@ -71,7 +71,7 @@ def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
 
 def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> Columns:
     boxes = found.boxes.astype(np.float64)
-    kept = np.isfinite(boxes).all(axis=1)
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
     image = None
     if camera is not None:
         image = boxes_2d(boxes, camera)
