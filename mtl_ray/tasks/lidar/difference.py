@@ -53,8 +53,8 @@ def prediction_difference(first: Detections3d, second: Detections3d, how: Compar
 def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
     """The difference of network outputs: candidates, K of them, of which the best were kept.
 
-    Candidates are matched like objects; a score of all classes stands for the class. Those that the
-    two kept differently, with the lowest score of all, do not count.
+    Candidates are matched like objects. Those that the two kept differently, with the lowest score
+    of all, do not count.
     """
     faults = field_faults(first, second, PER_OBJECT, how.sides)
     if faults or any(name not in first for name in NEEDED):
@@ -72,13 +72,9 @@ def _best(side: Fields) -> NDArray[Any]:
 
 
 def _labels(side: Fields) -> NDArray[np.int64]:
-    """(K,) classes; the best ones of scores of all classes."""
-    if "classes" in side:
-        return np.asarray(side["classes"], np.int64)
-    scores = side["scores"]
-    if scores.ndim == 1 or not scores.shape[1]:
-        return np.zeros(len(scores), np.int64)
-    return np.asarray(scores.argmax(axis=1), np.int64)
+    """(K,) classes; all the same of candidates with a score of each class."""
+    count = len(side["boxes"])
+    return np.asarray(side.get("classes", np.zeros(count)), np.int64)
 
 
 def _objects_difference(

@@ -14,8 +14,8 @@ STRICT = OVERLAPS.index("strict")
 def named_figures(table: KittiTable) -> dict[str, float]:
     """``KITTI/Car_3D_AP40_moderate_strict``: area 3D, BEV, 2D or AOS; 11 or 40 recalls; level;
     overlap. ``KITTI/Overall_3D_AP40_moderate`` is the strict mean over classes, if there are
-    several. In percent. ``KITTI/Car_BEV_AP40exact_moderate_loose`` is the same at the true recalls, for
-    sets of few objects (``kitti.EXACT_UP_TO``).
+    several. In percent. ``KITTI/Car_BEV_AP40exact_moderate_loose`` is the same at the true recalls,
+    for sets of few objects (``kitti.EXACT_UP_TO``).
     """
     found: dict[str, float] = {}
     for points in POINTS:
