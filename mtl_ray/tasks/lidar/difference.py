@@ -59,7 +59,7 @@ def array_difference(first: Fields, second: Fields, how: Comparison) -> Differen
     faults = field_faults(first, second, PER_OBJECT, how.sides)
     if faults or any(name not in first for name in NEEDED):
         missing = tuple(f"neither has {name!r}" for name in NEEDED if name not in first)
-        return Difference(unit="boxes", incomparable=faults + missing)
+        return Difference(unit="boxes", position_unit="m", incomparable=faults + missing)
     best = [_best(side) for side in (first, second)]
     cut = max((float(side.min(initial=np.inf)) for side in best if len(side)), default=-1.0) + CUT
     return _objects_difference(first, second, how, cut)[0]
@@ -86,13 +86,13 @@ def _objects_difference(
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, how.sides, PER_OBJECT)
     if problems:
-        return Difference(unit="boxes", incomparable=problems), none
+        return Difference(unit="boxes", position_unit="m", incomparable=problems), none
     ours, theirs = _pairs(first, second)
     alone = sum(
         int((~(np.delete(_best(side), matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))
     )
-    apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
+    apart = Difference(unit="boxes", position_unit="m", compared=len(ours)).with_agreeing(
         2 * len(ours), 2 * len(ours) + alone
     )
     one = first["boxes"][ours].astype(np.float64)
