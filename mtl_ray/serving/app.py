@@ -209,8 +209,8 @@ class App:
         limit = body_limit(_text(scope, b"content-type"), self.config)
         too_large = RequestError(
             413,
-            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s that "
-            "are allowed",
+            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
+            "that are allowed",
         )
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:

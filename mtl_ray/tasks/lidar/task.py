@@ -13,6 +13,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
+from mtl_ray.tasks.views import DrawnView
 
 if TYPE_CHECKING:
     from mtl_ray.tasks.lidar.metric import Detection3dMetric
@@ -151,6 +152,18 @@ class Detection3dTask(PlainTask):
         from mtl_ray.tasks.lidar.draw import draw_detections
 
         return draw_detections(image, prediction, vocabulary, score_threshold)
+
+    def draw_views(
+        self,
+        sample: Sample,
+        vocabulary: Vocabulary,
+        prediction: Detections3d | None,
+        score_threshold: float,
+    ) -> list[DrawnView]:
+        """See ``ViewsTask``: the images of the cameras."""
+        from mtl_ray.tasks.lidar.camera_views import draw_cameras
+
+        return draw_cameras(sample, vocabulary, prediction, score_threshold)
 
     def row_type(self) -> Any:
         """A struct: boxes are 7 K numbers, velocity 2 K or null."""
