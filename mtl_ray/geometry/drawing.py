@@ -175,27 +175,6 @@ class Drawing:
                 self._dashes(draw, start, stop, colour, line)
         else:
             draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        self.label(box_xyxy, text, colour, legend=legend)
-
-    def lines(self, ends: NDArray[np.floating], colour: Colour, width: int = 0) -> None:
-        """Draws lines.
-
-        Args:
-            ends: (N, 2, 2) pixels of the image, x and y of both ends.
-            colour: of the lines.
-            width: pixels of the image; by default that of boxes.
-        """
-        draw = ImageDraw.Draw(self._image)
-        far = 4.0 * max(self._image.size)
-        for line in np.clip(np.asarray(ends, np.float64) * self._scale, -far, far).tolist():
-            draw.line([tuple(end) for end in line], fill=colour, width=width or self._line)
-
-    def label(
-        self, box_xyxy: NDArray[np.floating], text: str, colour: Colour, *, legend: str = ""
-    ) -> None:
-        """Labels what lies in a box that is not drawn; arguments as of ``box``."""
-        x1, y1, x2, y2 = (float(value) * self._scale for value in box_xyxy)
-        side = max(min(x2 - x1, y2 - y1), 1.0)
         self._objects.append((x1, y1, x2, y2))
         if text:
             text_px = int(np.clip(side / 2.5, self._least_text_px, self._text_px))

@@ -18,7 +18,7 @@ FEATURES_OPTION = (
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _NPY = b"\x93NUMPY"
-_NAMED_FILES = (b"# .PCD", b"VERSION", b"ply\n", b"ply\r")
+_NAMED_FILES = (b"# .PCD", b"VERSION ", b"FIELDS ", b"ply\n", b"ply\r\n")
 """The first bytes of files that name the numbers of a point."""
 
 
@@ -85,8 +85,8 @@ def read_with_features(data: bytes, limit: int, *, features: FileFeatures) -> Po
         if data.startswith((*_NAMED_FILES, _NPY)) or len(data) % (4 * len(names)) == 0:
             raise
         raise ValueError(f"{error}; the option features says how many a point has") from None
-    if data.startswith(_NAMED_FILES):
-        return cloud
+    if data.startswith(_NAMED_FILES) or cloud.features != feature_names(len(cloud.features)):
+        return cloud  # the file names them
     if (count := cloud.points.shape[1]) != len(names):
         if features.counted:
             raise ValueError(f"a point of the file has {count} numbers, not {len(names)}")

@@ -88,12 +88,12 @@ def test_however_a_cloud_is_sent_the_answer_is_the_same(app: App, name: str) -> 
 
 
 def test_several_clouds_give_as_many_answers(app: App) -> None:
-    """The ids are the names of the files, and without them the places."""
+    """The ids are the names of the files, and without them the places; so is that of an error."""
     other = CLOUD[:20].tobytes()
     answers = post(
-        app, files=[("p", ("a.bin", BODY)), ("p", ("b.bin", other)), ("p", ("", BODY[:-2]))]
+        app, files=[("p", ("a.bin", BODY)), ("p", ("b.bin", other)), ("p", ("c.bin", BODY[:-2]))]
     ).json()
-    assert [each["frame"] for each in answers] == ["a.bin", "b.bin", "2"]
+    assert [each["frame"] for each in answers] == ["a.bin", "b.bin", "c.bin"]
     assert answers[0]["prediction"] == post(app, content=BODY).json()["prediction"]
     assert answers[1]["prediction"] == post(app, content=other).json()["prediction"]
     assert answers[2]["code"] == 400
@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[int, str, dict[str, Any]]] = {
         "features belongs in the query",
         {"files": {"p": ("a.bin", BODY)}, "data": {"features": "4"}},
     ),
-    "many numbers": (422, "more than the 4,000 allowed", {"content": bytes(4 * LIMIT + 16)}),
+    "many numbers": (422, "more than the 4,000 numbers allowed", {"content": bytes(4 * LIMIT + 16)}),
     "many bytes": (413, "larger than the 40,000 bytes", {"content": bytes(40_004)}),
     "many clouds": (413, "at most 3", {"files": [("p", (f"{i}.bin", BODY)) for i in range(4)]}),
     "an image": (400, "point cloud", {"content": b"\x89PNG\r\n\x1a\n" + bytes(7)}),

@@ -1,13 +1,12 @@
 """Boxes in space drawn into the images of the cameras around a lidar."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.geometry.cameras import boxes_2d, visible_edges
-from mtl_ray.geometry.drawing import Drawing
+from mtl_ray.geometry.birds_eye import draw_boxes_on_camera
 from mtl_ray.geometry.figures import colours_of
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.point_cloud import Camera, EncodedPoints
@@ -41,20 +40,18 @@ def draw_cameras(
     if prediction is not None:
         kept = prediction.scores >= score_threshold
         boxes, classes = prediction.boxes[kept], prediction.classes[kept]
-        scores: Sequence[float | None] = prediction.scores[kept].tolist()
+        scores: list[float] | None = prediction.scores[kept].tolist()
     elif isinstance(objects, Boxes3d):
         boxes, classes = objects.boxes[: len(objects.classes)], objects.classes
-        scores = [None] * len(classes)
+        scores = None
     else:
         return []
     names = vocabulary.classes["boxes_3d"]
     colours = colours_of(len(names), vocabulary.colours.get("boxes_3d", ()))
-    labels = [
-        names[kind] if score is None else f"{names[kind]} {score:.2f}"
-        for kind, score in zip(classes.tolist(), scores, strict=True)
-    ]
+    own_names = [names[kind] for kind in classes.tolist()]
+    own_colours = [colours[kind] for kind in classes.tolist()]
     return [
-        (title, _drawn(image, camera, boxes, labels, [colours[kind] for kind in classes.tolist()]))
+        (title, draw_boxes_on_camera(image, boxes, camera, own_names, own_colours, scores))
         for title, image, camera in _images(encoded)
     ]
 
@@ -66,23 +63,4 @@ def _images(encoded: EncodedPoints) -> Iterator[tuple[str, NDArray[np.uint8], Ca
         try:
             yield camera.name, decode_image(data), camera
         except ValueError as error:
-            grey = np.full((camera.height or 1, camera.width or 1, 3), _MISSING, np.uint8)
-            yield f"{camera.name}: {error}", grey, camera
-
-
-def _drawn(
-    image: NDArray[np.uint8],
-    camera: Camera,
-    boxes: NDArray[np.float32],
-    labels: Sequence[str],
-    colours: Sequence[tuple[int, int, int]],
-) -> NDArray[np.uint8]:
-    """Far boxes first, so that near ones lie on them."""
-    drawing = Drawing(image)
-    around = boxes_2d(boxes, camera)  # (N, 4)
-    owners, ends = visible_edges(boxes, camera)  # (E,), (E, 2, 2)
-    for index in np.argsort(-np.linalg.norm(boxes[:, :3], axis=1), kind="stable").tolist():
-        if np.isfinite(around[index]).all():
-            drawing.lines(ends[owners == index], colours[index])
-            drawing.label(around[index], labels[index], colours[index])
-    return drawing.pixels
+            yield f"{camera.name}: {error}", np.full((225, 400, 3), _MISSING, np.uint8), camera
