@@ -140,7 +140,11 @@ REFUSED: dict[str, tuple[int, str, dict[str, Any]]] = {
         "features belongs in the query",
         {"files": {"p": ("a.bin", BODY)}, "data": {"features": "4"}},
     ),
-    "many numbers": (422, "more than the 4,000 numbers allowed", {"content": bytes(4 * LIMIT + 16)}),
+    "many numbers": (
+        422,
+        "more than the 4,000 numbers allowed",
+        {"content": bytes(4 * LIMIT + 16)},
+    ),
     "many bytes": (413, "larger than the 40,000 bytes", {"content": bytes(40_004)}),
     "many clouds": (413, "at most 3", {"files": [("p", (f"{i}.bin", BODY)) for i in range(4)]}),
     "an image": (400, "point cloud", {"content": b"\x89PNG\r\n\x1a\n" + bytes(7)}),
