@@ -98,13 +98,12 @@ def paste_objects(
     boxes = np.concatenate([each.boxes for each in objects])
     outside = ~points_in_boxes(cloud.points, boxes).any(axis=0)
     points = [select_features(each, cloud.features) for each, _ in added]
-    joined = part
     for each in objects:
-        joined = joined.with_others(each)
+        part = part.joined(each)
     return replace(
         scene,
         raw=cloud.with_points(np.concatenate([cloud.points[outside], *points])),
-        parts={**scene.parts, BOXES_3D: joined},
+        parts={**scene.parts, BOXES_3D: part},
     )
 
 

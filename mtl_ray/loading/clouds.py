@@ -69,9 +69,7 @@ def random_motion(transform: MoveCloud, rng: random.Random) -> Motion:
     )
 
 
-def _shift(
-    deviation: tuple[float, float, float], rng: random.Random
-) -> tuple[float, float, float]:
+def _shift(deviation: tuple[float, float, float], rng: random.Random) -> tuple[float, float, float]:
     x, y, z = (rng.gauss(0.0, each) for each in deviation)
     return x, y, z
 
@@ -81,9 +79,7 @@ def moved(scene: Scene, motion: Motion) -> Scene:
     cloud = scene.cloud
     points = cloud.points.copy()
     points[:, :3] = motion.points(points[:, :3])
-    raw = replace(
-        cloud, points=points, calibration=moved_calibration(cloud.calibration, motion)
-    )
+    raw = replace(cloud, points=points, calibration=moved_calibration(cloud.calibration, motion))
     return scene.changed(raw, lambda kind, part: kind.move(part, motion))
 
 

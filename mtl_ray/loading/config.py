@@ -127,19 +127,10 @@ class CopyPaste(_WithPartner):
     is."""
 
 
-Augmentation = Annotated[
-    Flip
-    | RandomCrop
-    | Zoom
-    | Colour
-    | Mosaic
-    | Resize
-    | ScaleJitter
-    | Mixup
-    | CopyPaste
-    | CloudTransform,
-    Field(discriminator="type"),
-]
+ImageTransform = (
+    Flip | RandomCrop | Zoom | Colour | Mosaic | Resize | ScaleJitter | Mixup | CopyPaste
+)
+Augmentation = Annotated[ImageTransform | CloudTransform, Field(discriminator="type")]
 """A change that is made in training; ``input`` says to which input."""
 JOINING = (Mosaic, Mixup, CopyPaste)
 """The transforms that join images."""
@@ -221,8 +212,8 @@ class DataConfig:
     """Canvases of several sizes in training."""
     close_mosaic: float = Field(default=0.0, ge=0)
     """The last part of the run without mosaic, mixup, copy_paste and paste_objects: a share of the
-    run below 1, else a number of epochs (YOLOX: 15). With ``schedule.seconds`` also by the share of the
-    time.
+    run below 1, else a number of epochs (YOLOX: 15). With ``schedule.seconds`` also by the share of
+    the time.
     """
     batch: int = Field(default=16, ge=1)
     """Samples of one optimiser step, over all workers."""

@@ -103,8 +103,8 @@ class Loader:
         return self._reader.pins
 
     def close_mosaic(self) -> int:
-        """Leaves out the transforms of ``data.close_mosaic`` from the first batch on that is not begun
-        yet.
+        """Leaves out the transforms that ``data.close_mosaic`` switches off, from the first batch
+        on that is not begun yet.
 
         Every rank must call it after the same batch.
 

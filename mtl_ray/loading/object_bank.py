@@ -53,10 +53,7 @@ class ObjectBank:
         mapper = ClassMapper.between(split.vocabulary.classes[BOXES_3D.name], names)
         self.boxes = np.array([value.boxes[0] for value in own], np.float32).reshape(-1, 7)
         self.classes = np.array(
-            [
-                mapper.indices[value.classes[0]] if len(value.classes) else UNKNOWN
-                for value in own
-            ],
+            [mapper.indices[value.classes[0]] if len(value.classes) else UNKNOWN for value in own],
             np.int64,
         )
         self.num_points = np.array([value.num_points[0] for value in own], np.int64)
