@@ -36,8 +36,9 @@ Prediction_contra = TypeVar("Prediction_contra", contravariant=True)
 Config_contra = TypeVar("Config_contra", contravariant=True)
 """The part of a head's config that ``decode`` reads."""
 
-View = Literal["boxes", "map", "labels", "json"]
-"""How the web page shows a prediction: boxes on the image, a class map on it, a list of labels
+View = Literal["boxes", "boxes_3d", "map", "labels", "json"]
+"""How the web page shows a prediction: boxes on the image, boxes in a point cloud from above, a class
+map on the image, a list of labels
 beside it, or JSON as text.
 """
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
