@@ -37,9 +37,8 @@ Config_contra = TypeVar("Config_contra", contravariant=True)
 """The part of a head's config that ``decode`` reads."""
 
 View = Literal["boxes", "boxes_3d", "map", "labels", "json"]
-"""How the web page shows a prediction: boxes on the image, boxes in a point cloud from above, a class
-map on the image, a list of labels
-beside it, or JSON as text.
+"""How the web page shows a prediction: boxes on the image, boxes in a point cloud from above, a
+class map on the image, a list of labels beside it, or JSON as text.
 """
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
 """Prediction, image id, image height, image width, category id by class index -> entries of a
