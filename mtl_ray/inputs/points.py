@@ -123,6 +123,10 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """The names of the features."""
         return {"features": ",".join(raw.features)}
 
+    def num_raw_bytes(self, raw: PointCloud) -> int:
+        """Of the points."""
+        return raw.points.nbytes
+
     def size(self, raw: PointCloud) -> Mapping[str, int]:
         """``points``, their number."""
         return {"points": len(raw.points)}
