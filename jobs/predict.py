@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
-from mtl_ray.inference.files import predict_data
+from mtl_ray.inference.files import open_results, predict_data
 from mtl_ray.inference.places import find_data
 from mtl_ray.inference.tta import open_with_tta
 from mtl_ray.inputs.cloud_options import FEATURES_OPTION
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.tasks.frames import RESULTS_FORMS
 from mtl_ray.tasks.response import MASK_FORMS
 
 
@@ -51,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="rle",
         help="form of masks in predictions.json: COCO run lengths (default), polygons or none",
     )
+    parser.add_argument(
+        "--format",
+        choices=("json", *RESULTS_FORMS),
+        default="json",
+        help="kitti or nuscenes: also the result files of that benchmark, in a folder of that name "
+        "below --out; for splits of point clouds",
+    )
     parser.add_argument("--features", help=f"of point clouds: {FEATURES_OPTION}")
     parser.add_argument(
         "--tta",
@@ -68,11 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = predictor.canvas.input
     options = {} if args.features is None else {"features": args.features}
     data = find_data(args.images, predictor.canvas, options)
-    bad = predict_data(predictor, data, out, args.score_thr, args.max_pixels, args.masks)
+    results = (
+        {} if args.format == "json" else open_results(predictor, args.format, out, args.score_thr)
+    )
+    if results and any(each.sample() is None for each in data):
+        raise ValueError(f"--format {args.format} needs the samples of splits; name no files")
+    bad = predict_data(predictor, data, out, args.score_thr, args.max_pixels, args.masks, results)
+    written = [writer.finish() for writer in results.values()]
     print(
         f"{len(data) - len(bad)} of {len(data)} {kind.noun}s: drawings and predictions.json are in "
         f"{args.out}"
     )
+    if written:
+        print(f"results of the form {args.format}: {', '.join(written)}")
     for uri, reason in bad:
         print(f"could not be read: {uri}: {reason}", file=sys.stderr)
     return 1 if bad else 0

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,9 +17,15 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.samples import Sample
+from mtl_ray.tasks.frames import (
+    DrawnView,
+    ResultsForm,
+    ResultsWriter,
+    drawn_views,
+    results_task,
+)
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.response import MaskForm, head_response
-from mtl_ray.tasks.views import DrawnView, drawn_views
 
 BATCH = 16
 
@@ -45,7 +51,7 @@ def predict_data(
     score_threshold: float,
     max_pixels: int = MAX_PIXELS,
     masks: MaskForm = "rle",
-    write: Callable[[Sample, Predictions], object] | None = None,
+    results: Mapping[str, ResultsWriter] | None = None,
 ) -> list[tuple[str, str]]:
     """Draws the predictions of each datum and writes ``predictions.json``.
 
@@ -57,8 +63,7 @@ def predict_data(
         score_threshold: boxes and labels with a lower score are neither drawn nor written.
         max_pixels: larger data is not read (pixels of an image, values of another input).
         masks: their form in ``predictions.json``; they are drawn in any case.
-        write: called with each sample of a split and what was predicted on it, to write it in
-            another form.
+        results: by head, further files for the samples of splits.
 
     Returns:
         Name and reason of each datum that could not be read.
@@ -87,8 +92,9 @@ def predict_data(
             sample = datum.sample()
             picture = draw_predictions(predictor, raw, predictions, score_threshold, sample)
             storage.write(storage.join(out, name), jpeg(picture))
-            if write is not None and sample is not None:
-                write(sample, predictions)
+            if sample is not None:
+                for head, writer in (results or {}).items():
+                    writer.write(sample, predictions[head])
             size, stem = kind.size(raw), storage.join(out, name.removesuffix(".jpg"))
             respond = partial(
                 head_response, score_threshold=score_threshold, masks=masks, size=size
@@ -105,6 +111,34 @@ def predict_data(
         (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
     )
     return unreadable
+
+
+def open_results(
+    predictor: Predictor, form: ResultsForm, out: str, score_threshold: float
+) -> dict[str, ResultsWriter]:
+    """Writers of results files by head, below ``out``: the folder FORM, or FORM/HEAD if several
+    heads have one.
+
+    Raises:
+        ValueError: if no head predicts what the form holds.
+    """
+    known = {
+        name: (task, head_vocabulary(head, predictor.vocabulary))
+        for name, head in predictor.heads.items()
+        if (task := results_task(head.task)) is not None
+    }
+    if not known:
+        raise ValueError(f"no head of the model has results of the form {form}")
+    folder = storage.join(out, form)
+    return {
+        name: task.results_writer(
+            form,
+            folder if len(known) == 1 else storage.join(folder, name),
+            vocabulary,
+            score_threshold,
+        )
+        for name, (task, vocabulary) in known.items()
+    }
 
 
 def _refuse_own_folder(uris: Sequence[str], out: str) -> None:

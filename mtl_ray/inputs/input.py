@@ -255,6 +255,10 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """An image of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8] | None:
+        """An image of what the network gets of one sample, in its frame; None if there is none."""
+        return None
+
     def generate(self, rng: np.random.Generator) -> tuple[Encoded, Raw]:
         """Made-up data with some structure, on which an export is checked where no split can be
         read.

@@ -196,6 +196,11 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """The cloud from above; see ``birds_eye``."""
         return draw_points(raw.points)
 
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+        """The points of the voxels from above."""
+        voxels, counts = arrays["voxels"], arrays["num_points"]
+        return draw_points(voxels[np.arange(voxels.shape[1]) < counts[:, None]])
+
     def generate(self, rng: np.random.Generator) -> tuple[EncodedPoints, PointCloud]:
         """A ground plane with blocks of points on it, in front of the sensor."""
         ground = np.column_stack(

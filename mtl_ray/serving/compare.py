@@ -14,6 +14,8 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
 """Largest difference of a box coordinate, in image pixels."""
+MAX_M = 0.01
+"""Largest difference of a coordinate of a box in space, in metres (radians of its heading)."""
 MAX_SCORE = 1e-3
 MIN_AGREE = 0.999
 """Least share of pixels with the same class."""
@@ -101,9 +103,10 @@ def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
         return "", apart.incomparable
     figures, mismatches = [], []
     if apart.max_px is not None:
-        figures.append(f"{apart.unit} within {apart.max_px:.1e} px")
+        words, most = ("pixels", MAX_PX) if apart.length_unit == "px" else ("metres", MAX_M)
+        figures.append(f"{apart.unit} within {apart.max_px:.1e} {apart.length_unit}")
         mismatches += (
-            [] if apart.max_px <= MAX_PX else [f"{apart.unit} differ by {apart.max_px:.2g} pixels"]
+            [] if apart.max_px <= most else [f"{apart.unit} differ by {apart.max_px:.2g} {words}"]
         )
     if apart.max_score is not None:
         figures.append(f"scores within {apart.max_score:.1e}")

@@ -94,7 +94,7 @@ def _objects_difference(
         int((~(np.delete(_best(side), matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))
     )
-    apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
+    apart = Difference(unit="boxes", compared=len(ours), length_unit="m").with_agreeing(
         2 * len(ours), 2 * len(ours) + alone
     )
     one = first["boxes"][ours].astype(np.float64)

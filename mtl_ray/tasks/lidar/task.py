@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
+from mtl_ray.tasks.frames import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
-from mtl_ray.tasks.views import DrawnView
 
 if TYPE_CHECKING:
     from mtl_ray.tasks.lidar.metric import Detection3dMetric
@@ -164,6 +164,14 @@ class Detection3dTask(PlainTask):
         from mtl_ray.tasks.lidar.camera_views import draw_cameras
 
         return draw_cameras(sample, vocabulary, prediction, score_threshold)
+
+    def results_writer(
+        self, form: ResultsForm, uri: str, vocabulary: Vocabulary, score_threshold: float
+    ) -> ResultsWriter:
+        """See ``ResultsTask``."""
+        from mtl_ray.tasks.lidar.results import open_results
+
+        return open_results(form, uri, vocabulary.classes[self.kind.name], score_threshold)
 
     def row_type(self) -> Any:
         """A struct: boxes are 7 K numbers, velocity 2 K or null."""
