@@ -75,7 +75,7 @@ def _prepare(
     for number, change in enumerate(data.augment, 1):
         with watch(f"augment {number} ({change.type})"):
             scene = augmented(scene, (change,), numbers, partners, data.canvas, banks)
-    with watch("place"):
+    with watch(data.canvas.input.fill_name):
         buffers.fill(0, sample.key, scene)
 
 

@@ -81,6 +81,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         formats: the formats of files that are read, for people.
         suffixes: how the names of its files end, in small letters; empty if they may end in any
             way.
+        fill_name: what ``fill`` does, in tables of times.
         file_options: what a reader may have to be told about a file that does not say it itself,
             a sentence by name; they are parameters of a request's query.
         empty_files: whether a file without a byte is whole, and holds nothing.
@@ -94,6 +95,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     media_type: ClassVar[str] = "application/octet-stream"
     formats: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]] = ()
+    fill_name: ClassVar[str] = "place"
     file_options: ClassVar[Mapping[str, str]] = {}
     empty_files: ClassVar[bool] = False
     named_answers: ClassVar[bool] = False

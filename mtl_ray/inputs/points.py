@@ -55,6 +55,7 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     formats = ("float32", "npy", "pcd", "ply")
     suffixes = SUFFIXES
     file_options: ClassVar[Mapping[str, str]] = {"features": FEATURES_OPTION}
+    fill_name = "voxelize"
     empty_files = True
     named_answers = True
 
