@@ -15,7 +15,10 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 MAX_PX = 0.1
 """Largest difference of a box coordinate, in image pixels."""
 MAX_M = 0.01
-"""Largest difference of a coordinate of a box in space, in metres (radians of its heading)."""
+"""Largest difference of a coordinate of a box in space, in metres (radians of its heading); or
+``MAX_REL`` of the number itself: sizes that a network without training predicts have no bound.
+"""
+MAX_REL = 1e-4
 MAX_SCORE = 1e-3
 MIN_AGREE = 0.999
 """Least share of pixels with the same class."""
@@ -103,11 +106,12 @@ def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
         return "", apart.incomparable
     figures, mismatches = [], []
     if apart.max_px is not None:
-        words, most = ("pixels", MAX_PX) if apart.length_unit == "px" else ("metres", MAX_M)
+        if apart.length_unit == "px":
+            words, close = "pixels", apart.max_px <= MAX_PX
+        else:
+            words, close = "metres", apart.max_px <= MAX_M or apart.max_rel <= MAX_REL
         figures.append(f"{apart.unit} within {apart.max_px:.1e} {apart.length_unit}")
-        mismatches += (
-            [] if apart.max_px <= most else [f"{apart.unit} differ by {apart.max_px:.2g} {words}"]
-        )
+        mismatches += [] if close else [f"{apart.unit} differ by {apart.max_px:.2g} {words}"]
     if apart.max_score is not None:
         figures.append(f"scores within {apart.max_score:.1e}")
         mismatches += (
