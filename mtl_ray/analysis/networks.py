@@ -69,7 +69,7 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
             images=False,
         )
     config, vocabulary = open_config(target, classes)
-    model = build_model(config.model.without_pretrained(), vocabulary).eval()
+    model = build_model(config.model.without_pretrained(), vocabulary, config.data.canvas).eval()
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
         model.heads = nn.ModuleDict(

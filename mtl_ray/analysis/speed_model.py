@@ -156,7 +156,9 @@ def _open(
 ) -> Subject:
     if target.endswith((".yaml", ".yml")):
         config, vocabulary = open_config(target, classes)
-        model = build_model(config.model.without_pretrained(), vocabulary).eval()
+        model = build_model(
+            config.model.without_pretrained(), vocabulary, config.data.canvas
+        ).eval()
         made = TorchPredictor(
             model,
             config.model.heads,
