@@ -1,7 +1,5 @@
 """The metric of a task of boxes in space: frames in, figures out, in any order."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -137,13 +135,3 @@ def test_nothing_annotated_is_nan() -> None:
     metric = measured([(sample.with_annotations(boxes_3d=None), found)])
     assert np.isnan(metric.result()["mAP"])
     assert metric.charts().precision_recall is not None
-
-
-def test_official_frames_as_detections_are_all_found(shared_data: Path) -> None:
-    """Labels of KITTI through the frame of the lidar and back into that of the camera."""
-    pytest.importorskip("mtl_ray.analysis.kitti_folders")
-    from mtl_ray.analysis.kitti_folders import read_folder
-
-    frames = read_folder(str(shared_data / "lidar_kitti_samples" / "training" / "label_2"))
-    assert sorted(frames) == ["000008", "000134"]
-    assert (frames["000134"].names == "Pedestrian").sum() == 7
