@@ -1,4 +1,6 @@
-"""Figures of a dataset check: class balance, boxes, image sizes, samples, and duplicate images."""
+"""Figures of a dataset check: class balance, boxes, image sizes, clouds, samples, and duplicate
+samples.
+"""
 
 import json
 from collections.abc import Sequence
@@ -15,14 +17,19 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.browse import panels
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
+from mtl_ray.analysis.health_cloud_figures import clouds_figure
+from mtl_ray.analysis.health_clouds import MOST_NUMBERS, encoded_cloud
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
+from mtl_ray.annotations.boxes_3d import BOXES_3D
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.panels import grid, jpeg, shrunk
 from mtl_ray.inputs.decode import decode_image
-from mtl_ray.samples import Annotation
+from mtl_ray.inputs.points import POINTS
+from mtl_ray.samples import Annotation, Sample
 
 MOST_CLASSES = 40
 """Most classes in a figure; of more classes the most and the least frequent are shown, half of
@@ -48,7 +55,7 @@ def write_health(out: str, report: HealthReport, sets: Sequence[HealthDataset]) 
 
 def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str, bytes]:
     """Figures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``,
-    ``samples-N.jpg``, ``same.jpg``.
+    ``clouds-N.png``, ``samples-N.jpg``, ``same.jpg``.
     """
     names = [set_name(name) for name in short_names(report.names)]
     kinds = list(
@@ -66,8 +73,12 @@ def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str
         )
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = png(_boxes(names, report.sets))
-    if any(health.samples for health in report.sets):
+    if any(health.samples and not len(health.clouds.clouds) for health in report.sets):
         drawn["sizes.png"] = png(_sizes(names, report.sets))
+    for number, (name, health) in enumerate(zip(names, report.sets, strict=True), 1):
+        if len(health.clouds.objects):
+            figure = clouds_figure(name, health.clouds, health.vocabulary)
+            drawn[f"clouds-{number}.png"] = png(figure)
     for number, each in enumerate(sets, 1):
         if sheet := _sheet(each):
             drawn[f"samples-{number}.jpg"] = sheet
@@ -107,7 +118,7 @@ def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotatio
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0, right=None if most else 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    what = "objects" if kind == "instances" else "images"
+    what = "objects" if kind in (INSTANCES.name, BOXES_3D.name) else "images"
     axes.set(
         xlabel=what,
         title=f"{kind}: {what} by class"
@@ -229,12 +240,20 @@ def _sheet(each: HealthDataset) -> bytes | None:
 
 def _drawn(each: HealthDataset, row: int) -> tuple[str, NDArray[np.uint8]] | None:
     sample = each.sample(row)
-    if sample is None or not sample.image:
+    if sample is None:
         return None
     try:
-        return sample.key, panels(decode_image(sample.image), sample, each.vocabulary)
+        shown = _shown(sample)
+        return None if shown is None else (sample.key, panels(shown, sample, each.vocabulary))
     except ValueError:
         return None  # the report names it
+
+
+def _shown(sample: Sample) -> NDArray[np.uint8] | None:
+    """The image, or the cloud from above; None if there is none."""
+    if (encoded := encoded_cloud(sample.inputs)) is not None:
+        return POINTS.show(POINTS.decode(encoded, MOST_NUMBERS))
+    return decode_image(sample.image) if sample.image else None
 
 
 def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
@@ -252,7 +271,9 @@ def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
         assert sample is not None
-        pictures.append(shrunk(Drawing(decode_image(sample.image)).pixels, THUMB_PX))
+        shown = _shown(sample)
+        assert shown is not None
+        pictures.append(shrunk(Drawing(shown).pixels, THUMB_PX))
     titles = [title for pair in pairs for title in (pair.key_a, f"{pair.how}: {pair.key_b}")]
     return jpeg(grid(pictures, 4, titles)) if pictures else None
 
