@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 from mtl_ray.sources.lidar_configs import LidarConfig
+from mtl_ray.sources.lidar_configs_more import DrivingConfig
 from mtl_ray.sources.object_configs import (
     Cityscapes,
     Coco,
@@ -192,7 +193,8 @@ class SemanticPng(RawSource):
 
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
-RawConfig = _Drawn | InstancePng | List | ImageFolder | Idx | UnannotatedImages | LidarConfig
+_Listed = InstancePng | List | ImageFolder | Idx | UnannotatedImages
+RawConfig = _Drawn | _Listed | LidarConfig | DrivingConfig
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
 
 

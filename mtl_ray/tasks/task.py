@@ -14,7 +14,17 @@ or the type of a head. A task gets the vocabulary of its head (``head_classes.py
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +84,15 @@ class Metric(Protocol[Prediction_contra]):
 
     def charts(self) -> Charts:
         """Confusion matrix and precision-recall curves."""
+        ...
+
+
+@runtime_checkable
+class NotingMetric(Protocol):
+    """A metric that tells the reader of its figures what they count."""
+
+    def notes(self) -> Sequence[str]:
+        """A sentence each, such as how many objects count, and why the others do not."""
         ...
 
 

@@ -29,6 +29,13 @@ SAMPLES = 41
 """Recalls at which precision is taken: 0, 1/40, ..., 1."""
 
 
+EXACT_UP_TO = 1000
+"""KITTI takes a sample at each found object if there are fewer than 41, and 0 for the samples that
+are missing then: with 20 objects the best AP40 is 47.5. Up to this number of objects, precision is
+also taken at the true recalls; above it makes no difference.
+"""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KittiTable:
     """The result.
@@ -37,6 +44,7 @@ class KittiTable:
         classes: the evaluated ones, C of them.
         precision: (C, 3 areas, 3 levels, 2 overlaps, 41) float64, made monotone; see ``AREAS``,
             ``LEVELS``, ``OVERLAPS``. 0 for a class without an object that counts.
+        exact: the same as ``precision``, at the true recalls; see ``EXACT_UP_TO``.
         orientation: (C, 3 levels, 2 overlaps, 41), the same weighted by the similarity of the
             observation angles (AOS).
         objects: (C, 3 levels) int64, objects that count.
@@ -44,6 +52,7 @@ class KittiTable:
 
     classes: tuple[str, ...]
     precision: NDArray[np.float64]
+    exact: NDArray[np.float64]
     orientation: NDArray[np.float64]
     objects: NDArray[np.int64]
 
@@ -69,6 +78,7 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
     dont_care = dont_care_shares(truth, found)
     shape = (len(classes), len(AREAS), len(LEVELS), len(OVERLAPS), SAMPLES)
     precision = np.zeros(shape)
+    exact = np.zeros(shape)
     orientation = np.zeros((shape[0], *shape[2:]))
     objects = np.zeros(shape[:1] + shape[2:3], np.int64)
     for c, name in enumerate(classes):
@@ -92,13 +102,24 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
                         found_states=of_found[lv],
                         free=dont_care > least if area == "2D" else np.zeros(len(found), np.bool_),
                     )
-                    curve, weighted = _curves(judged, int(objects[c, lv]))
-                    precision[c, a, lv, k] = curve
+                    curves = _curves(judged, int(objects[c, lv]))
+                    precision[c, a, lv, k], exact[c, a, lv, k] = curves[:2]
                     if area == "2D":
-                        orientation[c, lv, k] = weighted
+                        orientation[c, lv, k] = curves[2]
+    if len(found) and not (_known(truth.alpha) and _known(found.alpha)):
+        orientation[:] = np.nan
     return KittiTable(
-        classes=tuple(classes), precision=precision, orientation=orientation, objects=objects
+        classes=tuple(classes),
+        precision=precision,
+        exact=exact,
+        orientation=orientation,
+        objects=objects,
     )
+
+
+def _known(alpha: NDArray[np.float64]) -> bool:
+    """Whether any observation angle is known; -10 stands for none."""
+    return bool((np.isfinite(alpha) & (alpha != -10)).any())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,18 +143,27 @@ class _Judged:
     free: NDArray[np.bool_]
 
 
-def _curves(judged: _Judged, num_objects: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(41,) precision and (41,) orientation similarity at the recalls."""
+def _curves(
+    judged: _Judged, num_objects: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(41,) precision, the same at the true recalls, and orientation similarity."""
     precision, orientation = np.zeros(SAMPLES), np.zeros(SAMPLES)
-    thresholds = _thresholds(_found_scores(judged), num_objects)
+    scores = _found_scores(judged)
+    thresholds = _thresholds(scores, num_objects)
     if not len(thresholds):
-        return precision, orientation
+        return precision, precision.copy(), orientation
     right, similarity, wrong = _counts(judged, thresholds)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN in the original too
         total = right + wrong
         precision[: len(thresholds)] = _monotone(right / total)
         orientation[: len(thresholds)] = _monotone(similarity / total)
-    return precision, orientation
+    if num_objects > EXACT_UP_TO:
+        return precision, precision, orientation
+    right, _, wrong = _counts(judged, np.unique(scores)[::-1])
+    reached = np.maximum.accumulate(right / num_objects)
+    best = np.append(_monotone(right / np.maximum(right + wrong, 1)), 0.0)
+    exact = best[np.searchsorted(reached, np.linspace(0, 1, SAMPLES) - 1e-12)]
+    return precision, exact, orientation
 
 
 def _monotone(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,7 +181,7 @@ def _found_scores(judged: _Judged) -> NDArray[np.float64]:
     counting = (judged.truth_states[pairs.truth[chosen]] == COUNTS) & (
         judged.found_states[pairs.found[chosen]] == COUNTS
     )
-    return scores[pairs.found[chosen[counting]]]
+    return np.asarray(scores[pairs.found[chosen[counting]]], np.float64)
 
 
 def _thresholds(scores: NDArray[np.float64], num_objects: int) -> NDArray[np.float64]:
@@ -181,7 +211,9 @@ def _counts(
     apart = truth.alpha[pairs.truth] - found.alpha[pairs.found]
     size = len(thresholds)
     num_right = np.bincount(place[right], minlength=size)
-    similar = np.bincount(place[right], (1 + np.cos(apart[right])) / 2, minlength=size)
+    similar = np.bincount(place[right], (1 + np.cos(apart[right])) / 2, minlength=size).astype(
+        np.float64  # of integers if there is none
+    )
     costs = (judged.found_states == COUNTS) & ~judged.free
     all_found = np.cumsum(
         np.bincount(_first_reached(found.scores[costs], thresholds), minlength=size + 1)[:size]

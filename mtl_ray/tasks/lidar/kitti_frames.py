@@ -12,17 +12,12 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
 
-LIMITS = np.array([[0.0, -40.0, -3.0], [70.4, 40.0, 0.0]])
-"""Metres: MMDetection3D drops detections whose bottom centre is not in this part of the space."""
-
 
 def kitti_frame(
     truth: Boxes3d,
     found: Detections3d,
     classes: Sequence[str],
     calibration: Calibration,
-    *,
-    limited: bool = False,
 ) -> KittiFrame:
     """The objects and detections of one cloud.
 
@@ -35,22 +30,21 @@ def kitti_frame(
         found: the same.
         classes: of both.
         calibration: of the cloud.
-        limited: whether detections outside ``LIMITS`` are dropped too.
     """
-    camera = calibration.cameras[0] if _in_image(calibration) else None
+    camera = calibration.cameras[0] if in_image(calibration) else None
     return KittiFrame(
-        truth=_objects(truth, classes, camera, _in_image(calibration)),
-        found=_detections(found, classes, camera, limited=limited),
+        truth=object_columns(truth, classes, camera),
+        found=_detections(found, classes, camera),
     )
 
 
-def _in_image(calibration: Calibration) -> bool:
+def in_image(calibration: Calibration) -> bool:
+    """Whether a cloud is measured in the image of a camera."""
     return calibration.benchmark == "kitti" and bool(calibration.cameras)
 
 
-def _objects(
-    truth: Boxes3d, classes: Sequence[str], camera: Camera | None, in_image: bool
-) -> Columns:
+def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> Columns:
+    """The objects of one cloud, in the frame of the camera if there is one."""
     count = len(truth.classes)
     names = [*(classes[each] for each in truth.classes), *truth.names[count:]]
     boxes = truth.boxes.astype(np.float64)
@@ -59,7 +53,7 @@ def _objects(
     unknown = ~np.isfinite(alpha)
     alpha[unknown] = alpha_of(boxes[unknown])
     found = replace(found, alpha=alpha)
-    if camera is None or not in_image:
+    if camera is None:
         return replace(found, boxes_2d=_stored_2d(truth))
     stored = _stored_2d(truth)
     missing = np.isnan(stored).any(axis=1) & np.isfinite(boxes).all(axis=1)
@@ -75,14 +69,9 @@ def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
     return stored
 
 
-def _detections(
-    found: Detections3d, classes: Sequence[str], camera: Camera | None, *, limited: bool
-) -> Columns:
+def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> Columns:
     boxes = found.boxes.astype(np.float64)
-    bottom = boxes[:, :3] - boxes[:, 5:6] * (0, 0, 0.5)
     kept = np.isfinite(boxes).all(axis=1)
-    if limited:
-        kept &= ((bottom > LIMITS[0]) & (bottom < LIMITS[1])).all(axis=1)
     image = None
     if camera is not None:
         image = boxes_2d(boxes, camera)

@@ -111,4 +111,9 @@ def count_line(truth: Columns, name: str) -> str:
         line += f"; at {level.name} {', '.join(told)}"
     neighbour = NEIGHBOURS.get(name.lower(), "")
     near = int((truth.lower == neighbour).sum()) if neighbour else 0
-    return line + (f"; {near} of the class {neighbour} cost nothing" if near else "")
+    if near:
+        line += f"; {near} of the class {neighbour} cost nothing"
+    most = int((object_states(mine, name, level) == COUNTS).sum())
+    if 0 < most < 41:
+        line += f"; so few that AP40 is at most {(most - 1) / 0.4:.1f} (see exact/)"
+    return line

@@ -34,6 +34,27 @@ REASONS = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Racks:
+    """R bicycle racks of one sample.
+
+    Attributes:
+        centres: (R, 3).
+        rotations: (R, 3, 3), from the frame of the rack, whose first axis is its length.
+        sizes: (R, 3) length, width, height.
+    """
+
+    centres: NDArray[np.float64]
+    rotations: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+
+    def hold(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(N,) whether each of (N, 3) points is in a rack."""
+        apart = points[:, None] - self.centres  # (N, R, 3)
+        inside = np.abs(np.einsum("nri,rij->nrj", apart, self.rotations)) <= self.sizes / 2
+        return np.asarray(inside.all(axis=2).any(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
     """N objects or detections as parallel arrays.
 
@@ -66,6 +87,35 @@ class Columns:
         """Some of them."""
         return Columns(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
 
+    def judged(
+        self,
+        names: Sequence[str],
+        vehicle: NDArray[np.float64],
+        racks: Racks,
+        num_points: NDArray[np.int64] | None = None,
+    ) -> "Columns":
+        """With the state by the rules of the metric, of one sample.
+
+        Args:
+            names: of the classes.
+            vehicle: (3,) its place.
+            racks: of the sample.
+            num_points: (N,) in each box; 0 does not count, -1 is not known.
+        """
+        apart = self.centres[:, :2] - vehicle[:2]
+        ranges = np.array([RANGES.get(name.lower(), OTHER_RANGE) for name in names])
+        racked = np.array([name.lower() in RACKED for name in names], np.bool_)
+        state = np.zeros(len(self), np.int64)
+        state[racked[self.classes] & racks.hold(self.centres)] = IN_RACK
+        if num_points is not None:
+            state[num_points == 0] = EMPTY
+        state[~(np.sqrt((apart**2).sum(axis=1)) < ranges[self.classes])] = FAR
+        return replace(self, state=state)
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> "Columns":
+        """With ``numbers[class]`` for each class."""
+        return replace(self, classes=numbers[self.classes])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NuscenesFrame:
@@ -96,31 +146,6 @@ def columns_of(frames: Sequence[Columns]) -> Columns:
     }
     counts = [len(frame) for frame in frames]
     return replace(Columns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
-
-
-def states(
-    names: Sequence[str],
-    classes: NDArray[np.int64],
-    distances: NDArray[np.float64],
-    num_points: NDArray[np.int64],
-    in_rack: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """(N,) which objects or detections count, in the order of the rules.
-
-    Args:
-        names: of the classes.
-        classes: (N,).
-        distances: (N,) metres from the vehicle, from above.
-        num_points: (N,) in each box; 0 does not count, -1 is not known.
-        in_rack: (N,) whether the centre is in a bicycle rack.
-    """
-    ranges = np.array([RANGES.get(name.lower(), OTHER_RANGE) for name in names])
-    racked = np.array([name.lower() in RACKED for name in names], np.bool_)
-    found = np.zeros(len(classes), np.int64)
-    found[in_rack & racked[classes]] = IN_RACK
-    found[num_points == 0] = EMPTY
-    found[~(distances < ranges[classes])] = FAR
-    return found
 
 
 def count_line(truth: Columns, place: int, name: str) -> str:

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.geometry.boxes_3d import points_in_boxes
 from mtl_ray.inputs.point_cloud import Calibration
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.nuscenes_columns import MOST_BOXES, Columns, NuscenesFrame, states
+from mtl_ray.tasks.lidar.nuscenes_columns import MOST_BOXES, Columns, NuscenesFrame, Racks
 
 RACK = "bicycle_rack"
 """How the names of the racks end."""
@@ -26,37 +25,61 @@ def nuscenes_frame(
     """The objects and detections of one cloud, in the global frame if its pose is known, else in
     that of the vehicle or the lidar.
     """
-    place = _Place.of(calibration)
-    racks = truth.boxes[[name.endswith(RACK) for name in truth.names]]
-    count = len(truth.classes)
-    objects = _columns(
-        truth.boxes[:count],
-        truth.classes,
-        truth.velocity[:count],
-        np.array(truth.attributes[:count], np.str_).reshape(count),
-        np.zeros(count),
-        truth.num_points[:count],
-        racks,
-        classes,
-        place,
-    )
+    place = Place.of(calibration)
     best = np.sort(np.argsort(-found.scores, kind="stable")[:MOST_BOXES])
-    velocity = found.velocity
-    if velocity is None:
-        velocity = np.full((len(found.boxes), 2), np.nan, np.float32)
-    labels = found.classes[best]
-    detections = _columns(
-        found.boxes[best],
-        labels,
-        velocity[best],
-        guessed_attributes([classes[each] for each in labels], velocity[best]),
-        found.scores[best].astype(np.float64),
-        np.full(len(best), -1),
-        racks,
-        classes,
-        place,
+    boxes, labels = found.boxes[best].astype(np.float64), found.classes[best]
+    velocity = np.full((len(best), 2), np.nan)
+    if found.velocity is not None:
+        velocity = found.velocity[best].astype(np.float64)
+    detections = Columns(
+        classes=labels,
+        centres=place.points(boxes[:, :3]),
+        sizes=boxes[:, 3:6],
+        yaw=place.yaws(boxes[:, 6]),
+        velocity=place.directions(velocity),
+        attributes=guessed_attributes([classes[each] for each in labels], velocity),
+        scores=found.scores[best].astype(np.float64),
+        state=np.zeros(len(best), np.int64),
+        frames=np.zeros(len(best), np.int64),
     )
-    return NuscenesFrame(truth=objects, found=detections)
+    return NuscenesFrame(
+        truth=object_columns(truth, classes, place),
+        found=detections.judged(classes, place.vehicle, racks_of(truth, place)),
+    )
+
+
+def object_columns(truth: Boxes3d, classes: Sequence[str], place: "Place") -> Columns:
+    """The objects of one cloud that have a class."""
+    count = len(truth.classes)
+    boxes = truth.boxes[:count].astype(np.float64)
+    found = Columns(
+        classes=truth.classes,
+        centres=place.points(boxes[:, :3]),
+        sizes=boxes[:, 3:6],
+        yaw=place.yaws(boxes[:, 6]),
+        velocity=place.directions(truth.velocity[:count].astype(np.float64)),
+        attributes=np.array(truth.attributes[:count], np.str_).reshape(count),
+        scores=np.zeros(count),
+        state=np.zeros(count, np.int64),
+        frames=np.zeros(count, np.int64),
+    )
+    racks = racks_of(truth, place)
+    return found.judged(classes, place.vehicle, racks, truth.num_points[:count])
+
+
+def racks_of(truth: Boxes3d, place: "Place") -> Racks:
+    """The bicycle racks of one cloud; they have no class."""
+    is_rack = np.array([name.endswith(RACK) for name in truth.names], np.bool_)
+    boxes = truth.boxes[is_rack].astype(np.float64)
+    turn = np.zeros((len(boxes), 3, 3))
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(boxes[:, 6])
+    turn[:, 1, 0], turn[:, 0, 1] = np.sin(boxes[:, 6]), -np.sin(boxes[:, 6])
+    turn[:, 2, 2] = 1
+    return Racks(
+        centres=place.points(boxes[:, :3]),
+        rotations=place.matrix[:3, :3] @ turn,
+        sizes=boxes[:, 3:6],
+    )
 
 
 def guessed_attributes(names: Sequence[str], velocity: NDArray[np.floating]) -> NDArray[np.str_]:
@@ -82,7 +105,7 @@ def _attribute(name: str, moving: bool) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
+class Place:
     """From the lidar's frame to the one of the metric.
 
     Attributes:
@@ -94,13 +117,13 @@ class _Place:
     vehicle: NDArray[np.float64]
 
     @staticmethod
-    def of(calibration: Calibration) -> "_Place":
+    def of(calibration: Calibration) -> "Place":
         """The one of a cloud."""
         if calibration.lidar_to_ego is None:
-            return _Place(np.eye(4), np.zeros(3))
+            return Place(np.eye(4), np.zeros(3))
         if calibration.ego_to_global is None:
-            return _Place(calibration.lidar_to_ego, np.zeros(3))
-        return _Place(
+            return Place(calibration.lidar_to_ego, np.zeros(3))
+        return Place(
             calibration.ego_to_global @ calibration.lidar_to_ego, calibration.ego_to_global[:3, 3]
         )
 
@@ -112,32 +135,7 @@ class _Place:
         """(N, 2) of level directions."""
         return np.asarray(xy @ self.matrix[:2, :2].T, np.float64)
 
-
-def _columns(
-    boxes: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    velocity: NDArray[np.float32],
-    attributes: NDArray[np.str_],
-    scores: NDArray[np.float64],
-    num_points: NDArray[np.int64],
-    racks: NDArray[np.float32],
-    classes: Sequence[str],
-    place: _Place,
-) -> Columns:
-    wide = boxes.astype(np.float64)
-    centres = place.points(wide[:, :3])
-    heading = place.directions(np.column_stack([np.cos(wide[:, 6]), np.sin(wide[:, 6])]))
-    from_vehicle = centres[:, :2] - place.vehicle[:2]
-    distances = np.sqrt((from_vehicle**2).sum(axis=1))
-    in_rack = points_in_boxes(wide, racks).any(axis=0)
-    return Columns(
-        classes=labels,
-        centres=centres,
-        sizes=wide[:, 3:6],
-        yaw=np.arctan2(heading[:, 1], heading[:, 0]),
-        velocity=place.directions(velocity.astype(np.float64)),
-        attributes=attributes,
-        scores=scores,
-        state=states(classes, labels, distances, num_points, in_rack),
-        frames=np.zeros(len(labels), np.int64),
-    )
+    def yaws(self, yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) of headings."""
+        heading = self.directions(np.column_stack([np.cos(yaw), np.sin(yaw)]))
+        return np.arctan2(heading[:, 1], heading[:, 0])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame, states
+from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame, Racks
 
 CLASSES = (
     "car",
@@ -33,7 +33,6 @@ def random_sample(
         rng.choice(ATTRIBUTES, count),
         np.zeros(count),
         rng.integers(0, 9, count),
-        rng.random(count) < 0.05,
     )
     of = np.repeat(np.arange(count), rng.poisson(copies, count))
     size = len(of)
@@ -47,7 +46,6 @@ def random_sample(
         rng.choice(ATTRIBUTES, size),
         rng.random(size).round(2),  # equal ones occur
         np.full(size, -1),
-        np.zeros(size, np.bool_),
     )
     return NuscenesFrame(truth=truth, found=found)
 
@@ -61,10 +59,8 @@ def _columns(
     attributes: np.ndarray,
     scores: np.ndarray,
     num_points: np.ndarray,
-    in_rack: np.ndarray,
 ) -> Columns:
-    distances = np.hypot(centres[:, 0], centres[:, 1])
-    return Columns(
+    found = Columns(
         classes=classes,
         centres=centres,
         sizes=sizes,
@@ -72,6 +68,9 @@ def _columns(
         velocity=velocity,
         attributes=attributes.astype(np.str_),
         scores=scores,
-        state=states(CLASSES, classes, distances, num_points, in_rack),
+        state=np.zeros(len(classes), np.int64),
         frames=np.zeros(len(classes), np.int64),
     )
+    none = np.zeros((0, 3))
+    racks = Racks(centres=none, rotations=np.zeros((0, 3, 3)), sizes=none)
+    return found.judged(CLASSES, np.zeros(3), racks, num_points)

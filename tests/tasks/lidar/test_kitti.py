@@ -115,7 +115,7 @@ def _without_image(frame: KittiFrame) -> KittiFrame:
 def test_names_of_figures() -> None:
     table = kitti_table([random_frame(np.random.default_rng(0))], CLASSES)
     figures = named_figures(table)
-    assert len(figures) == 3 * 4 * 2 * 3 * 2 + 4 * 2 * 3
+    assert len(figures) == 3 * 4 * 2 * 3 * 2 + 4 * 2 * 3 + 3 * 2 * 2
     assert "KITTI/Car_3D_AP40_moderate_strict" in figures
     assert "KITTI/Overall_BEV_AP11_hard" in figures
     assert not any("Overall" in name for name in named_figures(kitti_table([], ("Car",))))
@@ -133,7 +133,8 @@ def test_says_why_objects_do_not_count() -> None:
     assert count_line(truth, "Car") == (
         "KITTI Car: 1 easy, 1 moderate, 3 hard of 5 objects count; at moderate 1 have no box in "
         "the image, 1 are not higher than 25 pixels, 1 are more than partly occluded (above 1), 1 "
-        "are cut off by more than 0.3; 1 of the class van cost nothing"
+        "are cut off by more than 0.3; 1 of the class van cost nothing; so few that AP40 is at "
+        "most 0.0 (see exact/)"
     )
 
 
@@ -142,3 +143,23 @@ def test_no_frames_and_no_detections() -> None:
     frame = random_frame(np.random.default_rng(1), most=30)
     nothing = replace(frame, found=frame.found.take(np.zeros(0, np.int64)))
     assert not kitti_table([nothing], CLASSES).precision.any()
+
+
+def test_few_objects_limit_the_samples_but_not_the_true_recalls() -> None:
+    rng = np.random.default_rng(7)
+    frames = [_perfect(random_frame(rng, most=20)) for _ in range(8)]
+    table = kitti_table(frames, ("Car",))
+    count = int(table.objects[0, 1])
+    assert 2 < count < 41
+    figures = named_figures(table)
+    most = (count - 1) / 40 * 100
+    assert figures["KITTI/Car_BEV_AP40_moderate_loose"] == pytest.approx(most)
+    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+
+
+def test_orientation_is_not_known_without_angles() -> None:
+    frame = _perfect(random_frame(np.random.default_rng(7), most=30))
+    blind = replace(frame, found=replace(frame.found, alpha=np.full(len(frame.found), -10.0)))
+    figures = named_figures(kitti_table([blind], ("Car",)))
+    assert np.isnan(figures["KITTI/Car_AOS_AP40_hard_strict"])
+    assert figures["KITTI/Car_2D_AP40_hard_strict"] >= 0
