@@ -131,10 +131,12 @@ def draw_boxes_on_camera(
     colours: Sequence[Colour],
     scores: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
-    """The image of a camera with the edges of boxes on it, far boxes first. Arguments as of ``draw_boxes``."""
+    """The image of a camera with the edges of boxes on it, the nearest on top; arguments as
+    of ``draw_boxes``.
+    """
     owners, ends = visible_edges(boxes, camera)
     _, depth = project(np.asarray(boxes, np.float64)[:, :3], camera)
-    order = np.argsort(-depth, kind="stable")
+    order = np.argsort(depth, kind="stable")
     return _draw_known(
         image,
         [ends[owners == index] for index in order],

@@ -162,7 +162,7 @@ def kitti_to_lidar(
 ) -> NDArray[np.float64]:
     """(N, 7) boxes in the frame of the lidar; the inverse of ``lidar_to_kitti``."""
     sizes = np.asarray(hwl, np.float64)
-    centres = transform(location, np.linalg.inv(lidar_to_camera))
+    centres = transform(location, np.asarray(np.linalg.inv(lidar_to_camera), np.float64))
     centres[:, 2] += sizes[:, 0] / 2
     yaw = wrap_angle(-np.asarray(rotation_y, np.float64) - np.pi / 2)
     return np.concatenate([centres, sizes[:, [2, 1, 0]], yaw[:, None]], axis=1)

@@ -29,8 +29,8 @@ def draw_wires(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        wires: of each object (E, 2, 2), the pixels of both ends of its lines; later objects are
-            drawn over earlier ones, labels of earlier ones find a place first.
+        wires: of each object (E, 2, 2), the pixels of both ends of its lines; the first objects lie
+            on the others, and their labels find a place first.
         names: of each object, such as its class.
         colours: of each object.
         scores: of each object, if it has one.
@@ -40,18 +40,21 @@ def draw_wires(
     text_px = int(np.clip(max(height, width) / 62, 12, 20))
     thick = max(2, round(max(height, width) / 600))
     labels: list[tuple[str, str, Colour, _Rectangle]] = []
-    for index, wire in enumerate(wires):
-        shown = clip_segments(wire, (0.0, 0.0), (width - 1.0, height - 1.0))
+    for index in reversed(range(len(wires))):
+        shown = clip_segments(wires[index], (0.0, 0.0), (width - 1.0, height - 1.0))
         if not len(shown):
             continue
         ends = np.round(shown * (1 << _SHIFT)).astype(np.int32)
-        cv2.polylines(drawn, list(ends), False, colours[index], thick, cv2.LINE_AA, _SHIFT)
         low, high = shown.min(axis=(0, 1)), shown.max(axis=(0, 1))
+        line = int(np.clip((high - low).max() / 20, 1, thick))  # small objects stay hollow
+        cv2.polylines(drawn, list(ends), False, colours[index], line, cv2.LINE_AA, _SHIFT)
+        if not names[index] and scores is None:
+            continue
         text = names[index] if scores is None else f"{names[index]} {scores[index]:.2f}"
         around = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
         labels.append((text, names[index], colours[index], around))
     sheet = Image.fromarray(drawn)
-    _write_labels(ImageDraw.Draw(sheet), labels, (width, height), text_px)
+    _write_labels(ImageDraw.Draw(sheet), labels[::-1], (width, height), text_px)
     return np.asarray(sheet).copy()
 
 

@@ -75,7 +75,9 @@ def _read_npy(data: bytes, limit: int) -> PointCloud:
         )
     if fields is not None and len(shape) != 1:
         raise ValueError(f"the array of named fields has the shape {shape}; it must be (points,)")
-    types = [dtype] if fields is None else [dtype[name] for name in fields]
+    types = [dtype]
+    if fields is not None and dtype.fields is not None:
+        types = [dtype.fields[name][0] for name in fields]
     if any(each.kind not in "iuf" for each in types):
         raise ValueError("the array has something else than real numbers")
     numbers = shape[1] if fields is None else len(types)

@@ -72,8 +72,9 @@ def _carried(
 ) -> NDArray[np.float32]:
     """(N, F) points, those in the boxes ``before`` (M, 7) moved as the boxes were."""
     inside = points_in_boxes(points, before)  # (M, N)
-    which = np.flatnonzero(inside.any(axis=0))
-    owner = inside[:, which].argmax(axis=0)  # the first box that holds the point
+    owner = inside.argmax(axis=0)  # the first box that holds the point
+    which = np.flatnonzero(inside.any(axis=0) & (before != after).any(axis=1)[owner])
+    owner = owner[which]
     moved = points.copy()
     old, new = before[owner].astype(np.float64), after[owner].astype(np.float64)
     relative = points[which, :3] - old[:, :3]
