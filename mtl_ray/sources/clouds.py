@@ -10,7 +10,7 @@ from mtl_ray.inputs.point_cloud import PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import read_class_names
-from mtl_ray.sources.folders import is_of_a_system, stamps_of, subfolders
+from mtl_ray.sources.folders import PASSED_OVER, is_of_a_system, stamps_of, subfolders
 from mtl_ray.sources.lidar_configs import Clouds
 from mtl_ray.sources.source import (
     Reading,
@@ -23,7 +23,6 @@ from mtl_ray.sources.source import (
 
 MOST_NUMBERS = 100_000_000
 """Points times features of a file; a shard takes no larger sample."""
-PASSED_OVER = "file passed over for its suffix"
 
 
 def read_cloud(uri: str, name: str, features: int) -> PointCloud:
