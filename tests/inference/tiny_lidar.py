@@ -25,7 +25,6 @@ PILLARS: dict[str, Any] = {
 }
 SECOND: dict[str, Any] = {
     "type": "second",
-    "height": 17,
     "sparse_channels": [[8], [8, 8], [8, 8], [8, 8]],
     "sparse_output": 8,
     "layers": [1],
@@ -34,7 +33,7 @@ SECOND: dict[str, Any] = {
 }
 GRID = {
     "pillars": {"voxel": [0.5, 0.5, 4.0], "minimum": [0, -20, -3], "maximum": [40, 20, 1]},
-    "second": {"voxel": [0.2, 0.2, 0.2], "minimum": [0, -16, -2.4], "maximum": [32, 16, 1]},
+    "second": {"voxel": [0.2, 0.2, 0.1], "minimum": [0, -16, -3], "maximum": [32, 16, 1]},
 }
 HEAD = {
     "type": "anchor_3d",
