@@ -1,4 +1,4 @@
-"""The source openmmlab_infos: both generations of MMDetection3D give the boxes of the label files."""
+"""The source openmmlab_infos: both generations give the boxes of the real label files."""
 
 import json
 import os
