@@ -1,4 +1,4 @@
-"""Info files of MMDetection3D: both generations give the boxes of the real label files."""
+"""The source openmmlab_infos: both generations give the boxes of the real label files."""
 
 import json
 import os

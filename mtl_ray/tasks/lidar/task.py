@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
+from mtl_ray.tasks.frames import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
 
@@ -152,6 +153,26 @@ class Detection3dTask(PlainTask):
         from mtl_ray.tasks.lidar.draw import draw_detections
 
         return draw_detections(image, prediction, vocabulary, score_threshold)
+
+    def draw_views(
+        self,
+        sample: Sample,
+        vocabulary: Vocabulary,
+        prediction: Detections3d | None,
+        score_threshold: float,
+    ) -> list[DrawnView]:
+        """See ``ViewsTask``: the images of the cameras."""
+        from mtl_ray.tasks.lidar.camera_views import draw_cameras
+
+        return draw_cameras(sample, vocabulary, prediction, score_threshold)
+
+    def results_writer(
+        self, form: ResultsForm, uri: str, vocabulary: Vocabulary, score_threshold: float
+    ) -> ResultsWriter:
+        """See ``ResultsTask``."""
+        from mtl_ray.tasks.lidar.results import open_results
+
+        return open_results(form, uri, vocabulary.classes[self.kind.name], score_threshold)
 
     def row_type(self) -> Any:
         """A struct: boxes are 7 K numbers, velocity 2 K or null."""
