@@ -84,9 +84,7 @@ def cloud(count: int, seed: int = 0) -> PointCloud:
     """Points in and around the grid of ``CANVAS``."""
     rng = np.random.default_rng(seed)
     xyz = rng.uniform((-1, -7, -3), (14, 7, 1), (count, 3))
-    return PointCloud(
-        points=np.column_stack([xyz, rng.uniform(0, 1, count)]).astype(np.float32)
-    )
+    return PointCloud(points=np.column_stack([xyz, rng.uniform(0, 1, count)]).astype(np.float32))
 
 
 def inputs_of(clouds: list[PointCloud], canvas: PointCanvas = CANVAS) -> dict[str, Tensor]:
