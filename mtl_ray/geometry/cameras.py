@@ -56,7 +56,7 @@ def boxes_2d(boxes: NDArray[np.floating], camera: CameraModel) -> NDArray[np.flo
     box that the camera does not see. The part of a box that is behind the camera is cut off.
     """
     found = np.full((len(boxes), 4), np.nan)
-    owners, segments = visible_edges(boxes, camera)
+    owners, segments = _front_edges(boxes, camera)
     for low in (True, False):
         extreme = np.full((len(boxes), 2), np.inf if low else -np.inf)
         choose = np.minimum if low else np.maximum
@@ -73,11 +73,48 @@ def boxes_2d(boxes: NDArray[np.floating], camera: CameraModel) -> NDArray[np.flo
 def visible_edges(
     boxes: NDArray[np.floating], camera: CameraModel
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The edges of (N, 7) boxes in front of a camera, cut ``NEAR`` before it, not at the image.
+    """The edges of (N, 7) boxes that a camera sees, cut ``NEAR`` before it and at its image.
 
     Returns:
         (E,) the box of each edge, and (E, 2, 2) the pixels of its two ends.
     """
+    owners, segments = _front_edges(boxes, camera)
+    inside, cut = _cut(segments, (0.0, 0.0), (float(camera.width), float(camera.height)))
+    return owners[inside], cut
+
+
+def clip_segments(
+    segments: NDArray[np.float64], low: tuple[float, float], high: tuple[float, float]
+) -> NDArray[np.float64]:
+    """The parts of (N, 2, 2) lines, two ends each, that are in a rectangle; fewer than N if some
+    are outside. Directions are kept (Liang and Barsky, 1984).
+    """
+    return _cut(segments, low, high)[1]
+
+
+def _cut(
+    segments: NDArray[np.float64], low: tuple[float, float], high: tuple[float, float]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which lines are in the rectangle, and their parts in it."""
+    begin, way = segments[:, 0], segments[:, 1] - segments[:, 0]
+    moves = way != 0
+    # Shares of the way at which each coordinate (N, 2) passes the lower and the upper side.
+    passes = [
+        np.divide(side - begin, way, out=np.zeros_like(way), where=moves)
+        for side in (np.array(low), np.array(high))
+    ]
+    enters = np.where(moves, np.minimum(*passes), 0.0).max(axis=1).clip(min=0)
+    leaves = np.where(moves, np.maximum(*passes), 1.0).min(axis=1).clip(max=1)
+    beside = ~moves & ((begin < low) | (begin > high))
+    inside = np.flatnonzero((enters <= leaves) & ~beside.any(axis=1))
+    shares = np.stack([enters[inside], leaves[inside]], axis=1)[:, :, None]
+    return inside, np.clip(begin[inside, None] + shares * way[inside, None], low, high)
+
+
+def _front_edges(
+    boxes: NDArray[np.floating], camera: CameraModel
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """``visible_edges``, not cut at the image."""
     rays = _to_camera_rays(corners(boxes), camera)  # (N, 8, 3) u w, v w, w
     ends = rays[:, EDGES].reshape(-1, 2, 3)
     owners = np.repeat(np.arange(len(boxes)), len(EDGES))
@@ -125,7 +162,7 @@ def kitti_to_lidar(
 ) -> NDArray[np.float64]:
     """(N, 7) boxes in the frame of the lidar; the inverse of ``lidar_to_kitti``."""
     sizes = np.asarray(hwl, np.float64)
-    centres = transform(location, np.linalg.inv(lidar_to_camera))
+    centres = transform(location, np.asarray(np.linalg.inv(lidar_to_camera), np.float64))
     centres[:, 2] += sizes[:, 0] / 2
     yaw = wrap_angle(-np.asarray(rotation_y, np.float64) - np.pi / 2)
     return np.concatenate([centres, sizes[:, [2, 1, 0]], yaw[:, None]], axis=1)

@@ -138,7 +138,7 @@ def _usable(rectangles: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _areas(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N,) square metres; 0 of a box that overlaps nothing."""
     rectangles = _rectangles(boxes)
-    return np.where(_usable(rectangles), rectangles[:, 2] * rectangles[:, 3], 0.0)
+    return np.asarray(np.where(_usable(rectangles)[:, None], rectangles[:, 2:4], 0.0).prod(axis=1))
 
 
 def _over_union(

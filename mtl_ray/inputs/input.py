@@ -151,6 +151,10 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """
         return True
 
+    def num_raw_bytes(self, raw: Raw) -> int:
+        """About the memory that decoded data takes."""
+        return int(np.asarray(raw).nbytes)
+
     def size(self, raw: Raw) -> Mapping[str, int]:
         """The lengths of the data that a prediction may refer to, such as height and width."""
         return {}

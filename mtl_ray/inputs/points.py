@@ -101,6 +101,10 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """A ``.npy`` file."""
         return write_npy(raw)
 
+    def num_raw_bytes(self, raw: PointCloud) -> int:
+        """Of the points."""
+        return raw.points.nbytes
+
     def size(self, raw: PointCloud) -> Mapping[str, int]:
         """``points``, their number."""
         return {"points": len(raw.points)}

@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.geometry.boxes_3d import nearest_axis_aligned
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.difference import Fields
 from mtl_ray.tasks.lidar.decode import Detections3d
@@ -94,6 +97,33 @@ class Anchor3dHead(HeadOptions):
     direction_weight: float = Field(default=0.2, ge=0)
     """Weight of the loss of the direction (cross-entropy)."""
     select: AnchorSelection = Field(default_factory=AnchorSelection)
+
+    def best_overlaps(
+        self, boxes: NDArray[np.floating], names: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(N,) IoU of the best anchor that can be matched with each of (N, 7) boxes if it stands in
+        the centre of the box; both turned to the nearer axis. NaN of a class without anchors.
+        """
+        sides = nearest_axis_aligned(boxes)
+        sides = sides[:, 2:] - sides[:, :2]
+        best = np.full(len(boxes), np.nan)
+        for anchor in self.anchors:
+            here = np.array([not anchor.classes or name in anchor.classes for name in names])
+            for rotation in self.rotations:
+                turned = nearest_axis_aligned(np.array([[0, 0, 0, *anchor.size, rotation]]))[0]
+                own = turned[2:] - turned[:2]
+                common = np.minimum(sides, own).prod(axis=1)
+                overlap = common / (sides.prod(axis=1) + own.prod() - common)
+                best = np.where(here, np.fmax(best, overlap), best)
+        return best
+
+    def least_overlaps(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """(N,) the IoU below which no anchor learns an object of each class; NaN without one."""
+        found = [
+            [each.negative for each in self.anchors if not each.classes or name in each.classes]
+            for name in names
+        ]
+        return np.array([min(each, default=math.nan) for each in found])
 
     def detections(self, arrays: Fields) -> Detections3d:
         """See ``decode.SelectingHead``."""
