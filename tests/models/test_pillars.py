@@ -92,9 +92,7 @@ def test_points_of_a_pillar_are_described_as_published(legacy: bool, z_offset: b
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("config", "canvas"), [(PILLARS, CANVAS), (SECOND, FINE)])
-def test_padding_changes_nothing(
-    config: dict[str, Any], canvas: PointCanvas, train: bool
-) -> None:
+def test_padding_changes_nothing(config: dict[str, Any], canvas: PointCanvas, train: bool) -> None:
     """Neither features nor statistics, in training as in evaluation."""
     inputs = inputs_of([cloud(400), cloud(60, seed=1)], canvas)
     found = []
@@ -117,9 +115,7 @@ def test_a_cloud_has_the_same_features_alone_and_in_a_batch(
         together, _ = model.prepare(inputs_of(clouds, canvas))
         for row, each in enumerate(clouds):
             alone, _ = model.prepare(inputs_of([each], canvas))
-            torch.testing.assert_close(
-                together["BEV"][row], alone["BEV"][0], rtol=1e-4, atol=1e-4
-            )
+            torch.testing.assert_close(together["BEV"][row], alone["BEV"][0], rtol=1e-4, atol=1e-4)
     assert together["BEV"].std() > 0.01
 
 

@@ -152,7 +152,10 @@ def test_anchors_are_matched_by_the_published_rule(seed: int) -> None:
         own = torch.nonzero(allowed[:, place]).squeeze(1)
         chosen = (
             slow_match(
-                every[:, place].reshape(-1, 7), boxes[own].double().numpy(), spec.positive, spec.negative
+                every[:, place].reshape(-1, 7),
+                boxes[own].double().numpy(),
+                spec.positive,
+                spec.negative,
             )
             if len(own)
             else [-1] * 128
