@@ -169,7 +169,7 @@ def test_losses_are_those_of_the_formulas() -> None:
     canvas = PointCanvas(type="points", minimum=(0, 0, -3), maximum=(8, 8, 1), voxel=(0.5, 0.5, 4))
     head: AnchorDetector = head_of(*NAMED)
     for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter.requires_grad_(False), std=0.3)
     boxes, classes = objects(5, 3)
     targets = targets_of(boxes[None], classes[None])
     features, context = {"BEV": torch.randn(1, 4, 8, 8)}, Context(inputs={}, canvas=canvas)
@@ -196,7 +196,7 @@ def test_losses_are_those_of_the_formulas() -> None:
             chosen = int(arrays["target_directions"][0, place])
             cross -= float(directions[0, place].log_softmax(0)[chosen])
     positives = sum(0 <= label < 3 for label in labels)
-    assert positives > 3
+    assert positives >= 3
     found = {name: (float(value), int(count)) for name, (value, count) in terms.items()}
     assert found["class"] == (pytest.approx(focal, rel=1e-4), positives)
     assert found["box"] == (pytest.approx(2 * box, rel=1e-4), positives)
