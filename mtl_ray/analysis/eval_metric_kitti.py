@@ -1,7 +1,7 @@
 """Folders of KITTI's label and result files for its metric, in the numbers that the files state."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _frame(name: str, truth: Columns, found: Columns) -> MeasuredFrame:
     )
 
 
-def read_folder(uri: str, *, scored: bool) -> Mapping[str, Columns]:
+def read_folder(uri: str, *, scored: bool) -> dict[str, Columns]:
     """The files of a folder by name without suffix; see ``read_file``.
 
     Raises:

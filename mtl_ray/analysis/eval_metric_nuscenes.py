@@ -41,7 +41,7 @@ class Scene:
     """What is known of a sample: its objects, where the vehicle is, and the bicycle racks."""
 
     truth: Columns
-    vehicle: NDArray[np.float64]
+    vehicle: NDArray[np.float64] | None
     racks: Racks
 
 

@@ -11,7 +11,7 @@ from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
-"""Largest difference of a box coordinate, in image pixels."""
+"""Largest difference of a box coordinate, in image pixels or metres."""
 MAX_SCORE = 1e-3
 MIN_AGREE = 0.999
 """Least share of pixels with the same class."""
@@ -96,9 +96,11 @@ def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
         return "", apart.incomparable
     figures, mismatches = [], []
     if apart.max_px is not None:
-        figures.append(f"{apart.unit} within {apart.max_px:.1e} px")
+        figures.append(f"{apart.unit} within {apart.max_px:.1e} {apart.position_unit}")
         mismatches += (
-            [] if apart.max_px <= MAX_PX else [f"{apart.unit} differ by {apart.max_px:.2g} pixels"]
+            []
+            if apart.max_px <= MAX_PX
+            else [f"{apart.unit} differ by {apart.max_px:.2g} {apart.position_unit}"]
         )
     if apart.max_score is not None:
         figures.append(f"scores within {apart.max_score:.1e}")

@@ -41,6 +41,7 @@ class Difference:
 
     Attributes:
         unit: what is compared: boxes, pixels, labels.
+        position_unit: of ``max_px``; metres (and radians) for boxes in space.
         compared: their number.
         max_px: largest difference of a coordinate; None without positions.
         max_rel: the same divided by the size of the first number (numbers below 1 count as 1).
@@ -52,6 +53,7 @@ class Difference:
     """
 
     unit: str
+    position_unit: str = "px"
     compared: int = 0
     max_px: float | None = None
     max_rel: float = 0.0

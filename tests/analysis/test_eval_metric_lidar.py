@@ -47,10 +47,10 @@ def test_perfect_results_and_the_command(
 
 
 def test_thresholds_divide_strict_from_loose(tmp_path: Path) -> None:
-    labels, results = folders(tmp_path, moved=1.0)  # IoU 0.6 / 2.6 along the width
+    labels, results = folders(tmp_path, moved=1.0)  # IoU 2.9 / 4.9 along the heading
     figures = eval_lidar(str(results), str(labels)).report.figures
     assert figures["KITTI/Car_3D_AP40_moderate_strict"] == 0
-    assert figures["KITTI/Car_3D_AP40_moderate_loose"] == 0
+    assert figures["KITTI/Car_3D_AP40_moderate_loose"] == pytest.approx(100)
     assert figures["KITTI/Car_2D_AP40_moderate_strict"] == pytest.approx(100)
     assert figures["KITTI/Overall_2D_AP40_moderate"] == pytest.approx(100 / 3)
     assert figures["mAP"] == 0
@@ -95,8 +95,8 @@ def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).write_text("\n".join(scored))
     figures = eval_lidar(str(tmp_path), str(labels)).report.figures
     assert figures["KITTI/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(12.5)  # 6 of them
-    assert figures["exact/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(100)
-    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+    assert figures["KITTI/Pedestrian_3D_AP40exact_moderate_strict"] == pytest.approx(100)
+    assert figures["KITTI/Car_BEV_AP40exact_moderate_loose"] == pytest.approx(100)
 
 
 def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[str, object]]]:

@@ -48,8 +48,10 @@ def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None
     count = len(truth.classes)
     names = [*(classes[each] for each in truth.classes), *truth.names[count:]]
     boxes = truth.boxes.astype(np.float64)
-    found = columns(names, boxes, truncation=truth.truncation, occlusion=truth.occlusion)
-    alpha = truth.alpha.astype(np.float64)
+    found = columns(
+        names, boxes, truncation=as_written(truth.truncation), occlusion=truth.occlusion
+    )
+    alpha = as_written(truth.alpha)
     unknown = ~np.isfinite(alpha)
     alpha[unknown] = alpha_of(boxes[unknown])
     found = replace(found, alpha=alpha)
@@ -62,16 +64,23 @@ def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None
     return replace(found, boxes=_in_camera(boxes, camera), boxes_2d=np.nan_to_num(stored, nan=0.0))
 
 
+def as_written(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The shortest decimals of these numbers: 0.15, as the label says, is not above the limit 0.15
+    as the nearest float32 is.
+    """
+    return values.astype(np.str_).astype(np.float64)
+
+
 def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
     """(N, 4); NaN for a box of no area, which sources write when they have none."""
-    stored = truth.boxes_2d.astype(np.float64)
+    stored = as_written(truth.boxes_2d)
     stored[(stored[:, 2:] <= stored[:, :2]).all(axis=1)] = np.nan
     return stored
 
 
 def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> Columns:
     boxes = found.boxes.astype(np.float64)
-    kept = np.isfinite(boxes).all(axis=1)
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
     image = None
     if camera is not None:
         image = boxes_2d(boxes, camera)

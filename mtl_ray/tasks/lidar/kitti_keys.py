@@ -14,8 +14,8 @@ STRICT = OVERLAPS.index("strict")
 def named_figures(table: KittiTable) -> dict[str, float]:
     """``KITTI/Car_3D_AP40_moderate_strict``: area 3D, BEV, 2D or AOS; 11 or 40 recalls; level;
     overlap. ``KITTI/Overall_3D_AP40_moderate`` is the strict mean over classes, if there are
-    several. In percent. ``exact/Car_BEV_AP40_moderate_loose`` is the same at the true recalls, for
-    sets of few objects (``kitti.EXACT_UP_TO``).
+    several. In percent. ``KITTI/Car_BEV_AP40exact_moderate_loose`` is the same at the true recalls,
+    for sets of few objects (``kitti.EXACT_UP_TO``).
     """
     found: dict[str, float] = {}
     for points in POINTS:
@@ -35,7 +35,7 @@ def named_figures(table: KittiTable) -> dict[str, float]:
         exact = average_precision(table.exact[:, AREAS.index(area), MODERATE], 40)
         for c, name in enumerate(table.classes):
             for k, kind in enumerate(OVERLAPS):
-                found[f"exact/{name}_{area}_AP40_{LEVELS[MODERATE].name}_{kind}"] = float(
+                found[f"KITTI/{name}_{area}_AP40exact_{LEVELS[MODERATE].name}_{kind}"] = float(
                     exact[c, k]
                 )
     return found

@@ -115,5 +115,5 @@ def count_line(truth: Columns, name: str) -> str:
         line += f"; {near} of the class {neighbour} cost nothing"
     most = int((object_states(mine, name, level) == COUNTS).sum())
     if 0 < most < 41:
-        line += f"; so few that AP40 is at most {(most - 1) / 0.4:.1f} (see exact/)"
+        line += f"; so few that AP40 is at most {(most - 1) / 0.4:.1f} (see AP40exact)"
     return line

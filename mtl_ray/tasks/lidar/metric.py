@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import Calibration
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.charts import RECALLS, Charts, PrecisionRecall
+from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall
+from mtl_ray.tasks.lidar.confusion import MIN_SCORE, MatchRule, object_confusion
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.kitti import KittiTable, kitti_table
 from mtl_ray.tasks.lidar.kitti_columns import KittiFrame, columns_of
@@ -138,7 +139,7 @@ class Detection3dMetric:
 
     def charts(self) -> Charts:
         """Precision-recall curves of the main metric: in space, moderate and strict, of KITTI;
-        within 2 m of nuScenes.
+        within 2 m of nuScenes. The confusion matches by overlap from above, or within 2 m.
         """
         tables = self._measured()
         if self.benchmark == "nuscenes" and tables.nuscenes is not None:
@@ -151,9 +152,16 @@ class Detection3dMetric:
             curves, note = np.full((len(self.names), len(RECALLS)), np.nan), ""
         counted = [self._objects(tables, c) > 0 for c in range(len(self.names))]
         curves = np.where(np.array(counted, np.bool_)[:, None], curves, np.nan)
+        confused = any(frame.nuscenes is not None for frame in self.frames)
         return Charts(
-            precision_recall=PrecisionRecall(names=self.names, precision=curves, note=note)
+            confusion=self.confusion(MIN_SCORE, self._rule()) if confused else None,
+            precision_recall=PrecisionRecall(names=self.names, precision=curves, note=note),
         )
+
+    def confusion(self, min_score: float, rule: MatchRule) -> Confusion:
+        """Which classes are taken for which; see ``confusion.object_confusion``."""
+        frames = [each.nuscenes for each in self._ordered() if each.nuscenes is not None]
+        return object_confusion(frames, self.names, min_score=min_score, rule=rule)
 
     def notes(self) -> Sequence[str]:
         """How many objects of each class count, and why the others do not, by the main metric."""
@@ -170,6 +178,9 @@ class Detection3dMetric:
                 "marked as occluded or cut off count at every level; 2D figures are 0"
             )
         return lines
+
+    def _rule(self) -> MatchRule:
+        return MatchRule(metres=2.0) if self.benchmark == "nuscenes" else MatchRule(overlap=0.5)
 
     def _objects(self, tables: Tables, c: int) -> int:
         if self.benchmark == "nuscenes":

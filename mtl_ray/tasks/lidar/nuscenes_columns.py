@@ -90,7 +90,7 @@ class Columns:
     def judged(
         self,
         names: Sequence[str],
-        vehicle: NDArray[np.float64],
+        vehicle: NDArray[np.float64] | None,
         racks: Racks,
         num_points: NDArray[np.int64] | None = None,
     ) -> "Columns":
@@ -98,18 +98,19 @@ class Columns:
 
         Args:
             names: of the classes.
-            vehicle: (3,) its place.
+            vehicle: (3,) its place; None if no object is too far away from it.
             racks: of the sample.
             num_points: (N,) in each box; 0 does not count, -1 is not known.
         """
-        apart = self.centres[:, :2] - vehicle[:2]
-        ranges = np.array([RANGES.get(name.lower(), OTHER_RANGE) for name in names])
         racked = np.array([name.lower() in RACKED for name in names], np.bool_)
         state = np.zeros(len(self), np.int64)
         state[racked[self.classes] & racks.hold(self.centres)] = IN_RACK
         if num_points is not None:
             state[num_points == 0] = EMPTY
-        state[~(np.sqrt((apart**2).sum(axis=1)) < ranges[self.classes])] = FAR
+        if vehicle is not None:
+            apart = self.centres[:, :2] - vehicle[:2]
+            ranges = np.array([RANGES.get(name.lower(), OTHER_RANGE) for name in names])
+            state[~(np.sqrt((apart**2).sum(axis=1)) < ranges[self.classes])] = FAR
         return replace(self, state=state)
 
     def renumbered(self, numbers: NDArray[np.int64]) -> "Columns":

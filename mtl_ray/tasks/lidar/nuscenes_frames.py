@@ -23,7 +23,7 @@ def nuscenes_frame(
     truth: Boxes3d, found: Detections3d, classes: Sequence[str], calibration: Calibration
 ) -> NuscenesFrame:
     """The objects and detections of one cloud, in the global frame if its pose is known, else in
-    that of the vehicle or the lidar.
+    that of the vehicle or the lidar. Ranges are rules for data of nuScenes alone.
     """
     place = Place.of(calibration)
     best = np.sort(np.argsort(-found.scores, kind="stable")[:MOST_BOXES])
@@ -110,22 +110,22 @@ class Place:
 
     Attributes:
         matrix: (4, 4).
-        vehicle: (3,) where the vehicle is in it.
+        vehicle: (3,) where the vehicle is in it; None if the data knows no ranges.
     """
 
     matrix: NDArray[np.float64]
-    vehicle: NDArray[np.float64]
+    vehicle: NDArray[np.float64] | None
 
     @staticmethod
     def of(calibration: Calibration) -> "Place":
         """The one of a cloud."""
-        if calibration.lidar_to_ego is None:
-            return Place(np.eye(4), np.zeros(3))
-        if calibration.ego_to_global is None:
-            return Place(calibration.lidar_to_ego, np.zeros(3))
-        return Place(
-            calibration.ego_to_global @ calibration.lidar_to_ego, calibration.ego_to_global[:3, 3]
-        )
+        matrix, vehicle = np.eye(4), np.zeros(3)
+        if calibration.lidar_to_ego is not None:
+            matrix = calibration.lidar_to_ego
+            if calibration.ego_to_global is not None:
+                matrix = calibration.ego_to_global @ matrix
+                vehicle = calibration.ego_to_global[:3, 3]
+        return Place(matrix, vehicle if calibration.benchmark == "nuscenes" else None)
 
     def points(self, xyz: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, 3)."""

@@ -162,4 +162,4 @@ def _second_pass(
 
 
 def _regions(truth: Columns) -> NDArray[np.float64]:
-    return truth.boxes_2d[truth.names == "DontCare"]
+    return np.asarray(truth.boxes_2d[truth.names == "DontCare"], np.float64)
