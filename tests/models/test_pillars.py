@@ -52,7 +52,10 @@ def test_published_networks_have_their_number_of_parameters(
 def test_second_for_cars_has_its_number_of_parameters() -> None:
     config = load_experiment(
         CONFIGS / "second_kitti_3class.yaml",
-        ["model.heads.boxes.anchors=[{size: [3.9, 1.6, 1.56], bottom: -1.78}]"],
+        [
+            "model.heads.boxes.classes=[Car]",
+            "model.heads.boxes.anchors=[{size: [3.9, 1.6, 1.56], bottom: -1.78}]",
+        ],
     )
     assert parameters(build_model(config.model, CAR, config.data.canvas)) == 5_298_900
 
