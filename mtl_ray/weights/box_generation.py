@@ -5,8 +5,8 @@ counted clockwise from -y: yaw of 1.x = -yaw of 0.x - pi / 2. The last layers of
 such that the same weights give the same boxes:
 
 * Of the two anchors of a size, that along x was the second and is the first.
-* The rows of the logarithms of width and length change places, and that of the yaw its sign. Anchors
-  stand at yaw 0 and 1.57 in both, so pi / 2 - 1.57 is added.
+* The rows of the logarithms of width and length change places, and that of the yaw its sign.
+  Anchors stand at yaw 0 and 1.57 in both, so pi / 2 - 1.57 is added.
 * The two classes of directions change places. (0.x decoded headings turned by pi and turned them
   back when it wrote results.)
 * CenterPoint's sine is minus the cosine of before, and its cosine minus the sine.

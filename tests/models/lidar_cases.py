@@ -26,7 +26,7 @@ CANVAS = PointCanvas(
 FINE = PointCanvas(
     type="points",
     minimum=(0, -6.4, -3),
-    maximum=(12.8, 6.4, 1),
+    maximum=(12.8, 6.4, 1.8),
     voxel=(0.2, 0.2, 0.2),
     max_points=4,
     max_voxels=2000,
@@ -52,7 +52,7 @@ PILLARS: dict[str, Any] = {
 SECOND: dict[str, Any] = {
     "backbone": {
         "type": "second",
-        "height": 20,
+        "height": 24,
         "sparse_channels": [[8], [8, 8], [8, 8], [8]],
         "sparse_output": 8,
         "layers": [1, 1],
