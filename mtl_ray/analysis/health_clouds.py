@@ -170,12 +170,13 @@ def _look_at_objects(
     for index in np.flatnonzero(points == 0).tolist():
         said = _described(int(np.flatnonzero(whole)[index]), value)
         found.problems.append(("box without points", key, said))
-    inside = np.full(len(boxes), np.nan)
+    inside: NDArray[np.float64] = np.full(len(boxes), np.nan)
     if network is not None:
         low, high = (
             np.array(corner[:2]) for corner in (network.canvas.minimum, network.canvas.maximum)
         )
-        inside = ((boxes[:, :2] > low) & (boxes[:, :2] < high)).all(axis=1).astype(np.float64)
+        within = (boxes[:, :2] > low) & (boxes[:, :2] < high)
+        inside = np.asarray(within.all(axis=1), np.float64)
         names = [vocabulary.classes[BOXES_3D.name][label] for label in classes]
         found.overlaps = {
             name: head.best_overlaps(boxes, names) for name, head in network.heads.items()
