@@ -14,7 +14,8 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mtl_ray.analysis.speed import SpeedRequest, Task
+    from mtl_ray.analysis.speed import SpeedRequest
+    from mtl_ray.analysis.speed_report import Task
 
     default = {field.name: field.default for field in dataclasses.fields(SpeedRequest)}
     example = (
