@@ -67,6 +67,12 @@ def built(kind: str, folder: Path, onnx_file: bytes) -> dict[str, bytes]:
     }
 
 
+def opened(kind: str, folder: Path, onnx_file: bytes) -> None:
+    """Builds the files of an engine and opens them."""
+    files = built(kind, folder, onnx_file)
+    engine(kind).open(Files(files), tuple(files), 1)
+
+
 class Files:
     """Files in memory."""
 
@@ -153,8 +159,7 @@ def test_a_corrupt_file(kind: str, name: str, fault: str, tmp_path: Path) -> Non
 def test_an_operator_that_an_engine_does_not_have_is_named(kind: str, tmp_path: Path) -> None:
     foreign = graph("a = Relu(image) out = com.example.Wobble(a)")
     with pytest.raises(EngineError, match="Wobble") as caught:
-        files = built(kind, tmp_path, foreign)
-        engine(kind).open(Files(files), tuple(files), 1)
+        opened(kind, tmp_path, foreign)
     assert kind in told(caught.value) or "pnnx" in told(caught.value)
 
 
@@ -172,7 +177,7 @@ def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
     name = "openvino.xml"
     changed = files[name].replace(b'version="11"', b'version="99"')
     assert changed != files[name]
-    with pytest.raises(EngineError, match="openvino cannot open openvino.xml"):
+    with pytest.raises(EngineError, match=r"openvino cannot open openvino\.xml"):
         engine("openvino").open(Files({**files, name: changed}), tuple(files), 1)
 
 
@@ -341,7 +346,7 @@ def test_an_engine_of_a_server_that_its_bundle_does_not_have(
         ("one\ntwo", "one"),
         ("Check 'false' failed at src/a.cpp:151:\nIt failed.\nSummary:\n-- No rule for: X\n",
          "It failed. No rule for: X"),
-        ("[ONNXRuntimeError] : 1 : FAIL : /a/b.cc:25 x::Y(z&&, const t<q>&) Version 99", "Version 99"),
+        ("[ONNXRuntimeError] : 1 : FAIL : /a/b.cc:25 x::Y(z&&, t<q>&) Version 9", "Version 9"),
         ("[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : parsing failed.", "parsing failed."),
         ("a" * 900, "a" * 300),
     ],

@@ -8,6 +8,7 @@ good client's p50 became 1.5 times its own.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--per-second", type=float, default=60.0, help="bad requests begun")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="one attack, and its answer")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server ends too
     picture = two_halves()
     with tempfile.TemporaryDirectory() as folder:
         models = {
