@@ -201,10 +201,12 @@ class _Measurement:
         together = threading.Barrier(count, action=lambda: moments.append(time.perf_counter()))
         with ThreadPoolExecutor(count) as pool:
             futures = [pool.submit(self._in_step, together) for _ in range(count)]
-            watches = [future.result() for future in futures]
+            errors = [error for each in futures if (error := each.exception()) is not None]
+        if errors:  # that of a thread which others wait for comes last
+            raise min(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError))
         self._fps.append(count * images / max(time.perf_counter() - moments[0], 1e-12))
-        for own in watches:
-            self._runs.add(own)
+        for future in futures:
+            self._runs.add(future.result())
 
     def _in_step(self, together: threading.Barrier) -> Stopwatch:
         """The steps of one of several threads; one that fails lets the others go."""
