@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--engine", metavar="NAME[:PRECISION]", help="engine of all bundles, such as openvino:int8"
     )
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
+    parser.add_argument(
+        "--grpc-port", type=int, help="port of the Open Inference Protocol over gRPC (off)"
+    )
     given = parser.parse_intermixed_args(arguments)
 
     from mtl_ray.distributed.serve import serving
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [
         f"serve.{name}={getattr(given, name)}"
-        for name in ("host", "port", "engine")
+        for name in ("host", "port", "engine", "grpc_port")
         if getattr(given, name) is not None
     ]
     config = read_targets(

@@ -55,7 +55,9 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
         if config.engine is not None:
             signature.of_engine(config.engine)
     key = api_key(config)
-    _check_port(config)
+    _check_port(config.host, config.port, "--port")
+    if config.grpc_port is not None:
+        _check_port(config.host, config.grpc_port, "--grpc-port")
     with ExitStack() as stack:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
             stack.enter_context(fast_proxy(config.timeout_s))
@@ -168,16 +170,15 @@ def api_key(config: ServeConfig) -> str | None:
     return os.environ[config.api_key_env]
 
 
-def _check_port(config: ServeConfig) -> None:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _check_port(host: str, port: int, option: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
             raise ValueError(
-                f"cannot listen on {config.host}, port {config.port} ({error.strerror}); --port "
-                "chooses another"
+                f"cannot listen on {host}, port {port} ({error.strerror}); {option} chooses another"
             ) from error
 
 

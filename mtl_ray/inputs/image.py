@@ -163,6 +163,13 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
         return frame
 
+    def unfit(self, rule: "Canvas", arrays: Arrays) -> str | None:
+        """``valid_hw`` is a part of the canvas."""
+        valid = arrays.get("valid_hw")
+        if valid is not None and not ((valid > 0) & (valid <= (rule.height, rule.width))).all():
+            return f"valid_hw must be from 1 to {rule.height} and {rule.width}"
+        return None
+
     def own_frame(self, raw: NDArray[np.uint8]) -> Frame:
         """Canvas pixels are image pixels."""
         height, width = raw.shape[:2]

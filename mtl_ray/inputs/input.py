@@ -227,6 +227,16 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """The same for a sample that could not be read and keeps its place in the batch."""
         raise NotImplementedError
 
+    def unfit(self, rule: Rule, arrays: Arrays) -> str | None:
+        """Why no data fills the frame with these values; None if some may. Whoever takes arrays
+        from others asks it, so that an engine gets no index outside its memory.
+
+        Args:
+            rule: the frame.
+            arrays: some of ``arrays(rule)``, batch first, in their dtypes and shapes.
+        """
+        return None
+
     def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The filled arrays of a batch, batch first, with open axes as long as the batch needs."""
         return dict(arrays)

@@ -171,6 +171,22 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         arrays["num_points"][:] = 0
         return CloudFrame()
 
+    def unfit(self, rule: "PointCanvas", arrays: Arrays) -> str | None:
+        """Counts and cells are within the grid, and padding is as ``trim`` writes it."""
+        counts, cells = arrays.get("num_points"), arrays.get("coordinates")
+        if counts is not None and ((counts < 0) | (counts > rule.max_points)).any():
+            return f"num_points must be from 0 to {rule.max_points}"
+        if cells is None:
+            return None
+        sides = rule.grid.shape[::-1]
+        padding = cells < 0
+        mixed = padding.any(axis=-1) != padding.all(axis=-1)
+        if ((cells < -1) | (cells >= sides)).any() or mixed.any():
+            return f"coordinates must be z, y, x below {', '.join(map(str, sides))}, or -1 -1 -1"
+        if counts is not None and ((counts > 0) & (cells[..., 0] < 0)).any():
+            return "coordinates are -1 where num_points is not 0"
+        return None
+
     def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """As many voxels as the fullest sample has; the rest of each sample is padded."""
         counts = np.count_nonzero(arrays["num_points"], axis=1)

@@ -7,7 +7,16 @@ Every error is one sentence as JSON.
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
@@ -16,7 +25,7 @@ from urllib.parse import parse_qsl
 
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.batch_workers import BatchWorkers
-from mtl_ray.serving.bodies import body_limit, is_plain, read_body
+from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.openapi import openapi_document
 from mtl_ray.serving.reply import (
@@ -29,6 +38,8 @@ from mtl_ray.serving.reply import (
     preflight_headers,
 )
 from mtl_ray.serving.service import PredictionRequest, Service
+from mtl_ray.serving.v2_grpc import GrpcServer
+from mtl_ray.serving.v2_routes import Item, OpenInference
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -69,8 +80,9 @@ class App:
         self.config = config
         self.api_key = api_key
         self.limit = config.max_queued + parallel
-        self.workers: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
-            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name)
+        self.v2 = OpenInference(service, self)
+        self.workers: dict[str, BatchWorkers[Item, Reply]] = {
+            name: BatchWorkers(partial(self.v2.replies, name), parallel, config.max_batch, name)
             for name in service.predictors
         }
         self.active = 0
@@ -83,7 +95,8 @@ class App:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            with GrpcServer(self.v2, self.config, self.limit):
+                await _lifespan(receive, send)
         elif scope["type"] == "http":
             reply = await self._reply(scope, receive)
             headers = {
@@ -111,6 +124,8 @@ class App:
 
     async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         path: str = scope["path"].rstrip("/") or "/"
+        if path == "/v2" or path.startswith("/v2/"):
+            return await self.v2.reply(path, scope, receive)
         predicts = path.startswith("/predictions/")
         if not predicts and path not in PAGES:
             raise RequestError(404, f"there is nothing at {path}; see /docs")
@@ -119,10 +134,10 @@ class App:
             return self._options(scope, (*methods, "OPTIONS"))
         _allow(scope, *methods)
         if predicts:
-            self._check_key(scope)
+            self.check_key(scope)
             return await self._predict(path.removeprefix("/predictions/"), scope, receive)
         if path == "/models":
-            self._check_key(scope)
+            self.check_key(scope)
             return as_json(self.service.models())
         if path == "/openapi.json":
             return as_json(openapi_document(self.service.predictors.values()))
@@ -139,7 +154,8 @@ class App:
         cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
-    def _check_key(self, scope: Mapping[str, Any]) -> None:
+    def check_key(self, scope: Mapping[str, Any]) -> None:
+        """Raises a RequestError 401 if the key of the server is not in the headers."""
         given = _header(scope, b"authorization")
         if self.api_key is not None and not hmac.compare_digest(
             given, b"Bearer " + self.api_key.encode()
@@ -153,25 +169,60 @@ class App:
     async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         request = self.service.check_request(model, query, _text(scope, b"accept"))
+        kind = self.service.predictors[model].canvas.input
+        content_type = _text(scope, b"content-type")
+        return await self.with_body(
+            scope, receive, kind, lambda data: self._answer(model, request, data, content_type)
+        )
+
+    async def with_body(
+        self,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        kind: AnyInput | None,
+        work: Callable[[bytes], Coroutine[Any, Any, Reply]],
+    ) -> Reply:
+        """What some work makes of the body of a request, which waits for its turn and ends in time.
+
+        Args:
+            scope: of the request.
+            receive: gives the body.
+            kind: of the files in it; None for a body without files.
+            work: makes the reply; it is cancelled when the client disconnects.
+
+        Raises:
+            RequestError: if the body or the time is over its limit, or too many requests wait.
+        """
         if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
+        with self.place() as deadline:
+            data = await _in_time(
+                self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
+            )
+            running = _while_connected(work(data), receive)
+            del data  # the data of a refused or cancelled request is freed
+            return await self.in_time(running, deadline)
+
+    @contextmanager
+    def place(self) -> Iterator[float]:
+        """A place among the waiting requests; gives its deadline on the clock of the event loop.
+
+        Raises:
+            RequestError: 503 if there is none.
+        """
         if self.active >= self.limit:
             raise _too_many()
         self.active += 1
         try:
-            deadline = asyncio.get_running_loop().time() + self.config.timeout_s
-            data = await _in_time(
-                self._body(scope, receive, model), deadline, 408, "the body did not arrive in time"
-            )
-            work = _while_connected(
-                self._answer(model, request, data, _text(scope, b"content-type")), receive
-            )
-            del data  # the data of a refused or cancelled request is freed
-            return await _in_time(
-                work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
-            )
+            yield asyncio.get_running_loop().time() + self.config.timeout_s
         finally:
             self.active -= 1
+
+    async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
+        """The result of some work, or a RequestError 504."""
+        return await _in_time(
+            work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
+        )
 
     async def _answer(
         self, model: str, request: PredictionRequest, data: bytes, content_type: str
@@ -204,13 +255,18 @@ class App:
         finally:
             self.active -= more
 
-    async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
-        kind = self.service.predictors[model].canvas.input
-        limit = body_limit(_text(scope, b"content-type"), self.config)
+    async def _body(
+        self, scope: Mapping[str, Any], receive: Receive, kind: AnyInput | None
+    ) -> bytes:
+        most = self.config.max_body_bytes
+        limit = (
+            most + OVERHEAD_BYTES
+            if kind is None
+            else body_limit(_text(scope, b"content-type"), self.config)
+        )
+        what = "tensors" if kind is None else f"{kind.noun}s"
         too_large = RequestError(
-            413,
-            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
-            "that are allowed",
+            413, f"the body is larger than the {most:,} bytes of {what} that are allowed"
         )
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
@@ -227,7 +283,7 @@ class App:
                 chunks.append(chunk)
         if size > limit:
             raise too_large
-        if not size and not kind.empty_files:
+        if not size and kind is not None and not kind.empty_files:
             raise RequestError(
                 400,
                 f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",

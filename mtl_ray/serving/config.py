@@ -28,6 +28,10 @@ class ServeConfig:
     """The engine of all bundles, such as openvino:int8; by default the first of each."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of the Open Inference Protocol over gRPC, on the same ``host``; off by default. The
+    replicas of a machine share it.
+    """
     replicas: int = Field(default=1, ge=1)
     parallel: int | None = Field(default=None, ge=1)
     """Concurrent calls of each model in each replica; by default the machine's cores, shared by

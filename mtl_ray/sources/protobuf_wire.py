@@ -18,15 +18,17 @@ class Message:
 
     Args:
         data: its bytes.
+        most_fields: of it, and of each nested one.
 
     Raises:
         ValueError: in one sentence, if it is cut short or no message.
     """
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview, most_fields: int = _MOST_FIELDS) -> None:
         self._fields: dict[int, list[tuple[int, int | memoryview]]] = {}
+        self._most_fields = most_fields
         view, place = memoryview(data), 0
-        for _ in range(_MOST_FIELDS):
+        for _ in range(most_fields):
             if place >= len(view):
                 return
             key, place = _varint(view, place)
@@ -41,16 +43,21 @@ class Message:
                 if len(value) < length:
                     raise ValueError("a message is cut short")
             self._fields.setdefault(number, []).append((kind, value))
-        raise ValueError(f"a message has more than {_MOST_FIELDS:,} fields")
+        if place < len(view):
+            raise ValueError(f"a message has more than {most_fields:,} fields")
+
+    def chunks(self, number: int) -> Sequence[memoryview]:
+        """The bytes of a field that may be repeated."""
+        return self._of(number, _BYTES)
 
     def messages(self, number: int) -> list["Message"]:
         """The messages of a field that may be repeated."""
-        return [Message(value) for value in self._of(number, _BYTES)]
+        return [Message(value, self._most_fields) for value in self._of(number, _BYTES)]
 
     def message(self, number: int) -> "Message":
         """The message of a field, an empty one if it is absent; of several the last."""
         found = self._of(number, _BYTES)
-        return Message(found[-1] if found else b"")
+        return Message(found[-1] if found else b"", self._most_fields)
 
     def data(self, number: int) -> memoryview:
         """The bytes of a field, none if it is absent."""
