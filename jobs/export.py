@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw "
         "export.names=triton\n  python -m jobs.export runs/digits --to bundles/digits "
-        "--engine onnxruntime onnxruntime:int8 openvino openvino:int8",
+        "--engine onnxruntime onnxruntime:int8 openvino openvino:int8\n  python -m jobs.export "
+        "runs/digits --to triton_models/digits --layout triton",
     )
     parser.add_argument(
         "target", help="run folder (its best checkpoint) or checkpoint, a path or URI"
@@ -34,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--layout",
-        choices=["end2end", "raw"],
-        help="end2end: suppression in the graph; raw: all candidates",
+        choices=["end2end", "raw", "triton"],
+        help="end2end: suppression in the graph; raw: all candidates; triton: --to is "
+        "REPOSITORY/MODEL of Triton Inference Server (config.pbtxt, and the bundle as the next "
+        "version)",
     )
     parser.add_argument(
         "--engine",
@@ -64,13 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.export.bundle import checkpoint_config, export
     from mtl_ray.export.engines_report import HTML_FILE, engines_table
     from mtl_ray.export.parity import ParityError, parity_table
+    from mtl_ray.export.triton import check_repository, next_version, write_config
     from mtl_ray.training.wandb_sync import send_bundle
 
     to = absolute_output("--to", arguments.to)
-    layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
+    triton = arguments.layout == "triton"
+    layout = [f"export.layout={arguments.layout}"] if arguments.layout and not triton else []
     engines = [name for name in arguments.engine if "=" not in name]
     overrides = [*arguments.overrides, *(each for each in arguments.engine if "=" in each)]
     config = checkpoint_config(arguments.target, [*engine_overrides(engines), *overrides, *layout])
+    if triton:
+        check_repository(config.export)
+        to = next_version(to)
     try:
         bundle = export(
             arguments.target,
@@ -87,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     send_bundle(arguments.target, bundle.uri, config)
     print(parity_table(bundle.parity))
     print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    if triton:
+        print(f"wrote {write_config(bundle.uri)}")
     for note in bundle.notes:
         print(f"note: {note}")
     if not bundle.engines:

@@ -182,7 +182,8 @@ def _contents(name: str, datatype: str, chunks: Sequence[memoryview]) -> Values:
     values = unpacked(b"".join(message.chunks(number)))
     if dtype.kind == "b":
         return values != 0
-    return values if dtype.kind == "u" else values.view(np.int64)
+    signed: NDArray[Any] = values if dtype.kind == "u" else values.view(np.int64)
+    return signed
 
 
 def unpacked(data: bytes) -> NDArray[np.uint64]:

@@ -58,8 +58,9 @@ class InferRequest:
 
 def quoted(text: object) -> str:
     """A client's word for an error message, not too long."""
-    shown = repr(text if isinstance(text, str) else str(text))
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    if not isinstance(text, str):
+        text = str(text) if isinstance(text, int | float) else type(text).__name__
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
 
 def datatype_of(dtype: "np.dtype[Any] | str") -> str:
