@@ -3,7 +3,8 @@ says, and everything wrong is one sentence.
 
     python triton_client_run.py HTTP_PORT GRPC_PORT KEY NAME=FILE.npz ...
 
-An array of a file is an input, or an output if its name begins with "out:".
+An array of a file is an input, or an output if its name begins with "out:". Headers are copied for
+each call, since the client writes into them.
 """
 
 import sys
@@ -38,7 +39,7 @@ def main(http_port: str, grpc_port: str, key: str, *models: str) -> None:
                 refused += 1
             check_answer(module, client, headers, name, inputs, outputs, binary=True)
             print(f"{module.__name__} {name}: {len(outputs)} outputs, {refused} refusals")
-        assert not client.is_model_ready("nothing", headers=headers)
+        assert not client.is_model_ready("nothing", headers=dict(headers))
         assert "key" in refusal(client, {}, {"model_name": name, "inputs": given(module, inputs)})
 
 
@@ -67,9 +68,9 @@ def check_model(
     inputs: dict[str, np.ndarray],
     outputs: dict[str, np.ndarray],
 ) -> None:
-    assert client.is_model_ready(name, headers=headers)
-    assert client.is_model_ready(name, "1", headers=headers)
-    found = client.get_model_metadata(name, headers=headers)
+    assert client.is_model_ready(name, headers=dict(headers))
+    assert client.is_model_ready(name, "1", headers=dict(headers))
+    found = client.get_model_metadata(name, headers=dict(headers))
     if module is by_grpc:
         described = {each.name: (each.datatype, list(each.shape)) for each in found.inputs}
         described |= {each.name: (each.datatype, list(each.shape)) for each in found.outputs}
@@ -100,8 +101,8 @@ def check_answer(
     last = list(outputs)[-1]
     chosen = [module.InferRequestedOutput(last, **extra)]
     tensors = given(module, inputs, binary)
-    whole = client.infer(name, tensors, request_id="17", headers=headers)
-    some = client.infer(name, tensors, model_version="1", outputs=chosen, headers=headers)
+    whole = client.infer(name, tensors, request_id="17", headers=dict(headers))
+    some = client.infer(name, tensors, model_version="1", outputs=chosen, headers=dict(headers))
     for each, values in outputs.items():
         np.testing.assert_allclose(whole.as_numpy(each), values, rtol=1e-5, atol=1e-6)
         assert whole.as_numpy(each).dtype == values.dtype
@@ -109,7 +110,7 @@ def check_answer(
     answer = whole.get_response()
     assert (answer["id"] if module is by_http else answer.id) == "17"
     if module is by_http:
-        waiting = [client.async_infer(name, tensors, headers=headers) for _ in range(8)]
+        waiting = [client.async_infer(name, tensors, headers=dict(headers)) for _ in range(8)]
         for one in waiting:
             np.testing.assert_allclose(one.get_result().as_numpy(last), outputs[last], rtol=1e-5)
 
@@ -147,7 +148,7 @@ def wrong(module: Any, name: str, inputs: dict[str, np.ndarray]) -> Iterator[dic
 def refusal(client: Any, headers: dict[str, str], arguments: dict[str, Any]) -> str:
     call: Callable[..., Any] = client.infer
     try:
-        call(**arguments, headers=headers)
+        call(**arguments, headers=dict(headers))
     except InferenceServerException as error:
         return str(error.message())
     raise AssertionError(f"{arguments} was answered")
