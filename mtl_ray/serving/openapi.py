@@ -8,6 +8,7 @@ from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.input import FRAME, PREDICTION
 from mtl_ray.serving.bodies import AnyInput
+from mtl_ray.serving.v2_openapi import v2_paths, v2_schemas
 from mtl_ray.tasks.response import MASK_FORMS
 from mtl_ray.tasks.task import Task
 
@@ -53,6 +54,7 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
                 "get": _get('{"status": "Healthy"} while the server runs.', "application/json")
             },
             "/": {"get": _get("A page to try the models with your own files.", "text/html")},
+            **v2_paths(),
         },
         "components": {
             "securitySchemes": {
@@ -62,7 +64,7 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
                     "description": "Required if the server has a key.",
                 }
             },
-            "schemas": _schemas(known, kinds),
+            "schemas": {**_schemas(known, kinds), **v2_schemas()},
         },
     }
 

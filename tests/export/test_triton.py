@@ -12,7 +12,9 @@ from mtl_ray.backends.openvino import OpenVinoEngine
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.triton import check_repository
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import open_checkpoint
 from tests.environments import environment, outside
+from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, write_checkpoint
 
 READ = """
@@ -31,11 +33,12 @@ for each in (*config.input, *config.output):
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two versions of one model."""
     folder = tmp_path_factory.mktemp("triton")
-    heads = {name: HEADS[name] for name in ("boxes", "semantic", "labels")}
+    heads = {name: HEADS[name] for name in ("boxes", "labels")}
     checkpoint = str(write_checkpoint(folder / "checkpoint", heads))
+    split = write_split(folder / "split", make_samples(open_checkpoint(checkpoint)))
     for _ in range(2):
         command = [checkpoint, "--to", str(folder / "repository" / "tiny"), "--layout", "triton"]
-        assert main([*command, "export.samples=1"]) == 0
+        assert main([*command, f"data.val.uri={split}", "export.samples=2"]) == 0
     return folder / "repository"
 
 
@@ -72,7 +75,7 @@ def test_tritons_own_messages_read_the_config(repository: Path) -> None:
     assert lines[1] == "True"
     assert "image TYPE_UINT8 3 -1 -1" in lines
     assert "boxes.boxes TYPE_FP32 20 4" in lines
-    assert "semantic.classes TYPE_UINT8 -1 -1" in lines
+    assert "labels.scores TYPE_FP32 2" in lines
 
 
 def test_the_first_engine_must_be_onnx() -> None:

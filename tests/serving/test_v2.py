@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 
@@ -339,6 +340,21 @@ def test_datatypes_in_json(datatype: str, values: list[Any], ok: bool) -> None:
     else:
         with pytest.raises(Exception, match="the data of x"):
             to_array(given)
+
+
+def test_answers_are_what_openapi_says(app: App) -> None:
+    document = call(app, "GET", "/openapi.json").json()
+    assert "/v2/models/{model}/infer" in document["paths"]
+    schemas = {"components": document["components"]}
+    for content, name in (
+        ({"inputs": [tensor()]}, "TensorAnswer"),
+        ({"inputs": []}, "TensorError"),
+    ):
+        schema = {"$ref": f"#/components/schemas/{name}", **schemas}
+        jsonschema.validate(post(app, content).json(), schema)
+    jsonschema.validate(
+        {"inputs": [tensor()]}, {"$ref": "#/components/schemas/TensorRequest", **schemas}
+    )
 
 
 def test_ten_thousand_broken_bodies(app: App) -> None:
