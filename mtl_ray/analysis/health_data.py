@@ -22,7 +22,7 @@ from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
 from mtl_ray.sources.image_reading import ImageRule, open_source
-from mtl_ray.sources.lidar_configs import CloudObjects
+from mtl_ray.sources.lidar.config import CloudObjects
 from mtl_ray.sources.source import SkippedItem, Source
 from mtl_ray.tasks.lidar.config import anchors_in_space
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mtl_ray.sources.street_things import (
+from mtl_ray.sources.lidar.street_things import (
     Spot,
     Thing,
     car,

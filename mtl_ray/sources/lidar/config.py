@@ -39,7 +39,7 @@ class Kitti(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.kitti import open_kitti
+        from mtl_ray.sources.lidar.kitti import open_kitti
 
         return open_kitti(self, rule)
 
@@ -61,7 +61,7 @@ class Clouds(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.clouds import open_clouds
+        from mtl_ray.sources.lidar.clouds import open_clouds
 
         return open_clouds(self)
 
@@ -90,7 +90,7 @@ class Street(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.street import open_street
+        from mtl_ray.sources.lidar.street import open_street
 
         return open_street(self)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.sources.protobuf_wire import Message
+from mtl_ray.sources.lidar.protobuf_wire import Message
 
 TOP = 1
 """The laser on the roof, whose range images have a pose for each pixel."""

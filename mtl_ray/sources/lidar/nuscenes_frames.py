@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.samples import Sample
-from mtl_ray.sources.clouds import read_cloud
-from mtl_ray.sources.lidar_objects import FoundBox, inverse, points_of, rotations, to_boxes_3d
-from mtl_ray.sources.nuscenes_tables import Annotation
+from mtl_ray.sources.lidar.clouds import read_cloud
+from mtl_ray.sources.lidar.nuscenes_tables import Annotation
+from mtl_ray.sources.lidar.objects import FoundBox, inverse, points_of, rotations, to_boxes_3d
+from mtl_ray.sources.lidar.sweeps import FEATURES, Sweep, with_sweeps
 from mtl_ray.sources.source import Reading, SkippedItem, UnreadableError
-from mtl_ray.sources.sweeps import FEATURES, Sweep, with_sweeps
 
 ABSENT = "cloud not there, used as an empty one for its annotations"
 """Note on a key frame."""

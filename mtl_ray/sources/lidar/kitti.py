@@ -15,11 +15,11 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.folders import find_list, is_image, read_ids, subfolders
 from mtl_ray.sources.image_reading import ImageRule, read_image
-from mtl_ray.sources.kitti_labels import IMAGE_SIZE, read_calibration, read_labels, read_plane
-from mtl_ray.sources.lidar_configs import Kitti
+from mtl_ray.sources.lidar.clouds import read_cloud
+from mtl_ray.sources.lidar.config import Kitti
+from mtl_ray.sources.lidar.kitti_labels import IMAGE_SIZE, read_calibration, read_labels, read_plane
 from mtl_ray.sources.source import (
     Reading,
     SkippedItem,

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti import KittiTable, average_precision
-from mtl_ray.tasks.lidar.kitti_levels import LEVELS, MODERATE, OVERLAPS
-from mtl_ray.tasks.lidar.kitti_overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, MODERATE, OVERLAPS
+from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.table import KittiTable, average_precision
 
 POINTS = (11, 40)
 STRICT = OVERLAPS.index("strict")

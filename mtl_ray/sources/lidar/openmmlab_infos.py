@@ -21,18 +21,18 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.clouds import read_cloud
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.image_reading import checked_size
 from mtl_ray.sources.json_values import parse_json
-from mtl_ray.sources.lidar_configs_more import OpenmmlabInfos
-from mtl_ray.sources.lidar_objects import classes_in, to_boxes_3d
-from mtl_ray.sources.openmmlab_datasets import DATASETS, Dataset
-from mtl_ray.sources.openmmlab_frames import InfoFrame, read_second
-from mtl_ray.sources.openmmlab_generation import Generation
-from mtl_ray.sources.openmmlab_old_frames import read_kitti, read_nuscenes
+from mtl_ray.sources.lidar.clouds import read_cloud
+from mtl_ray.sources.lidar.dataset_configs import OpenmmlabInfos
+from mtl_ray.sources.lidar.objects import classes_in, to_boxes_3d
+from mtl_ray.sources.lidar.openmmlab_datasets import DATASETS, Dataset
+from mtl_ray.sources.lidar.openmmlab_frames import InfoFrame, read_second
+from mtl_ray.sources.lidar.openmmlab_generation import Generation
+from mtl_ray.sources.lidar.openmmlab_old_frames import read_kitti, read_nuscenes
+from mtl_ray.sources.lidar.sweeps import with_sweeps
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.sweeps import with_sweeps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

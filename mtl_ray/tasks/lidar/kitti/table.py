@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, columns_of
-from mtl_ray.tasks.lidar.kitti_levels import (
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, columns_of
+from mtl_ray.tasks.lidar.kitti.levels import (
     COUNTS,
     LEVELS,
     NOT_OF_CLASS,
@@ -22,7 +22,7 @@ from mtl_ray.tasks.lidar.kitti_levels import (
     object_states,
     wanted_names,
 )
-from mtl_ray.tasks.lidar.kitti_overlaps import AREAS, OverlapPairs, dont_care_shares, overlap_pairs
+from mtl_ray.tasks.lidar.kitti.overlaps import AREAS, OverlapPairs, dont_care_shares, overlap_pairs
 from mtl_ray.tasks.lidar.matching import NOTHING, serial_choice
 
 SAMPLES = 41

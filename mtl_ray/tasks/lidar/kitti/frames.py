@@ -10,7 +10,7 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.cameras import alpha_of, boxes_2d, lidar_to_kitti
 from mtl_ray.inputs.point_cloud import Calibration, Camera
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
 
 
 def kitti_frame(

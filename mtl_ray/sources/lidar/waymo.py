@@ -20,11 +20,11 @@ from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.folders import stamps_of, subfolders
-from mtl_ray.sources.lidar_configs_more import Waymo
-from mtl_ray.sources.lidar_objects import FoundBox, classes_in, inverse, to_boxes_3d
+from mtl_ray.sources.lidar.dataset_configs import Waymo
+from mtl_ray.sources.lidar.objects import FoundBox, classes_in, inverse, to_boxes_3d
+from mtl_ray.sources.lidar.waymo_frames import TOP, Frame, FrameCamera, Laser, read_frame
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.tfrecord_files import find_records, read_record
-from mtl_ray.sources.waymo_frames import TOP, Frame, FrameCamera, Laser, read_frame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 FEATURES = ("x", "y", "z", "intensity", "elongation", "range_index")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import Calibration
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.nuscenes_columns import MOST_BOXES, Columns, NuscenesFrame, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import MOST_BOXES, Columns, NuscenesFrame, Racks
 
 RACK = "bicycle_rack"
 """How the names of the racks end."""

@@ -9,10 +9,10 @@ and the reason.
 from mtl_ray import storage
 from mtl_ray.sources.folders import subfolders
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
-from mtl_ray.sources.lidar_configs_more import Lyft
-from mtl_ray.sources.lidar_objects import classes_in
-from mtl_ray.sources.nuscenes import list_key_frames, scene_names
-from mtl_ray.sources.nuscenes_frames import Rules
+from mtl_ray.sources.lidar.dataset_configs import Lyft
+from mtl_ray.sources.lidar.nuscenes import list_key_frames, scene_names
+from mtl_ray.sources.lidar.nuscenes_frames import Rules
+from mtl_ray.sources.lidar.objects import classes_in
 from mtl_ray.sources.source import Source
 
 CLASSES = (

@@ -11,7 +11,7 @@ from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.folders import PASSED_OVER, is_of_a_system, stamps_of, subfolders
-from mtl_ray.sources.lidar_configs import Clouds
+from mtl_ray.sources.lidar.config import Clouds
 from mtl_ray.sources.source import (
     Reading,
     SkippedItem,

@@ -22,14 +22,14 @@ from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Vocabulary
 from mtl_ray.sources.folders import read_lines, stamps_of, subfolders
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
-from mtl_ray.sources.lidar_configs_more import MOST_SWEEPS, Lyft, NuScenes
-from mtl_ray.sources.lidar_objects import between, classes_in, pose
-from mtl_ray.sources.nuscenes_frames import KeyFrame, Rules, read_key_frame
-from mtl_ray.sources.nuscenes_scenes import SPLITS, VERSIONS
-from mtl_ray.sources.nuscenes_tables import LIDAR, Annotation, SensorData, Tables, read_tables
+from mtl_ray.sources.lidar.dataset_configs import MOST_SWEEPS, Lyft, NuScenes
+from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame, Rules, read_key_frame
+from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS, VERSIONS
+from mtl_ray.sources.lidar.nuscenes_tables import LIDAR, Annotation, SensorData, Tables, read_tables
+from mtl_ray.sources.lidar.objects import between, classes_in, pose
+from mtl_ray.sources.lidar.sweeps import Sweep
 from mtl_ray.sources.paths import inside
 from mtl_ray.sources.source import SkippedItem, Source, fingerprint_of
-from mtl_ray.sources.sweeps import Sweep
 
 CLASSES = (
     *("car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle"),

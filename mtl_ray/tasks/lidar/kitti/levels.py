@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti_columns import Columns
+from mtl_ray.tasks.lidar.kitti.columns import Columns
 
 COUNTS, IGNORED, NOT_OF_CLASS = 0, 1, -1
 """An object that must be found, or a detection that is right or wrong; one that costs nothing

@@ -5,7 +5,7 @@ they have in common.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mtl_ray.sources import lyft, nuscenes, waymo
+from mtl_ray.sources.lidar import lyft, nuscenes, waymo
 
 KITTI_CLASSES = ("Pedestrian", "Cyclist", "Car")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_ray.sources.street_rays import Ball, Block, Pole, Shape
+from mtl_ray.sources.lidar.street_rays import Ball, Block, Pole, Shape
 
 NOISE_M = 0.02
 """A measured distance is wrong by at most so much."""

@@ -18,13 +18,13 @@ from mtl_ray.geometry.cameras import alpha_of, boxes_2d
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.kitti import CLASSES, in_image
-from mtl_ray.sources.kitti_labels import IMAGE_SIZE
-from mtl_ray.sources.lidar_configs import Street
+from mtl_ray.sources.lidar.config import Street
+from mtl_ray.sources.lidar.kitti import CLASSES, in_image
+from mtl_ray.sources.lidar.kitti_labels import IMAGE_SIZE
+from mtl_ray.sources.lidar.street_layout import Scene, lay_out
+from mtl_ray.sources.lidar.street_rays import Hits, Rays, cast, spinning_rays
+from mtl_ray.sources.lidar.street_things import NOISE_M
 from mtl_ray.sources.source import Reading, Source, fingerprint_of
-from mtl_ray.sources.street_layout import Scene, lay_out
-from mtl_ray.sources.street_rays import Hits, Rays, cast, spinning_rays
-from mtl_ray.sources.street_things import NOISE_M
 
 _VERSION = "1"
 """Part of the fingerprint: changes when scenes change."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.tasks.lidar.matching import NOTHING, same_frame_pairs, serial_choice
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, columns_of
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 """Metres between the centres, from above, within which a detection is right."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.rotated_iou import common_heights, paired_intersections
-from mtl_ray.tasks.lidar.kitti_columns import DONT_CARE, Columns
+from mtl_ray.tasks.lidar.kitti.columns import DONT_CARE, Columns
 from mtl_ray.tasks.lidar.matching import same_frame_pairs
 
 AREAS = ("2D", "BEV", "3D")

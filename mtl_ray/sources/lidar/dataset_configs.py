@@ -45,7 +45,7 @@ class NuScenes(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.nuscenes import open_nuscenes
+        from mtl_ray.sources.lidar.nuscenes import open_nuscenes
 
         return open_nuscenes(self, rule)
 
@@ -78,7 +78,7 @@ class Lyft(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.lyft import open_lyft
+        from mtl_ray.sources.lidar.lyft import open_lyft
 
         return open_lyft(self, rule)
 
@@ -109,7 +109,7 @@ class Waymo(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.waymo import open_waymo
+        from mtl_ray.sources.lidar.waymo import open_waymo
 
         return open_waymo(self)
 
@@ -142,7 +142,7 @@ class OpenmmlabInfos(RawSource):
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
-        from mtl_ray.sources.openmmlab_infos import open_openmmlab_infos
+        from mtl_ray.sources.lidar.openmmlab_infos import open_openmmlab_infos
 
         return open_openmmlab_infos(self)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.lidar_objects import FoundBox, between, points_of
-from mtl_ray.sources.openmmlab_generation import (
+from mtl_ray.sources.lidar.objects import FoundBox, between, points_of
+from mtl_ray.sources.lidar.openmmlab_generation import (
     KITTI_CAMERA,
     UNKNOWN,
     Generation,
@@ -25,7 +25,7 @@ from mtl_ray.sources.openmmlab_generation import (
     rectangle,
     text,
 )
-from mtl_ray.sources.sweeps import Sweep
+from mtl_ray.sources.lidar.sweeps import Sweep
 
 NUSCENES_SIZE = (1600, 900)
 """Width and height in pixels of the images of nuScenes."""

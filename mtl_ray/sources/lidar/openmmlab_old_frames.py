@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.lidar_objects import FoundBox, inverse, points_of, pose
-from mtl_ray.sources.openmmlab_frames import NUSCENES_SIZE, InfoFrame
-from mtl_ray.sources.openmmlab_generation import (
+from mtl_ray.sources.lidar.objects import FoundBox, inverse, points_of, pose
+from mtl_ray.sources.lidar.openmmlab_frames import NUSCENES_SIZE, InfoFrame
+from mtl_ray.sources.lidar.openmmlab_generation import (
     KITTI_CAMERA,
     Generation,
     box_of,
@@ -24,7 +24,7 @@ from mtl_ray.sources.openmmlab_generation import (
     square,
     text,
 )
-from mtl_ray.sources.sweeps import Sweep
+from mtl_ray.sources.lidar.sweeps import Sweep
 
 _COLUMNS = ("location", "dimensions", "rotation_y", "bbox", "alpha", "truncated", "occluded")
 """Of the objects."""
