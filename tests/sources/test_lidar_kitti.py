@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
-from mtl_ray.sources.lidar import kitti, kitti_labels
 from mtl_ray.sources.image_reading import USUAL_RULE, open_source
+from mtl_ray.sources.lidar import kitti, kitti_labels
 from mtl_ray.sources.lidar.config import Kitti
 from mtl_ray.sources.lidar.kitti_labels import (
     kitti_lines,
