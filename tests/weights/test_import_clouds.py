@@ -1,4 +1,4 @@
-"""Checkpoints of MMDetection3D go through the job: every tensor arrives, and the result predicts."""
+"""Checkpoints of MMDetection3D go through the job: every tensor arrives, and it predicts."""
 
 import importlib
 import re
