@@ -15,26 +15,6 @@ from torch import Tensor, nn
 from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
 from mtl_ray.models.hybrid_encoder import Perceptron
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
-from mtl_ray.tasks.detection.query.dfine_boxes import canvas_targets, token_anchors
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RtDetrV2Head
-from mtl_ray.tasks.detection.query.dfine_decoder import (
-    DFineDecoder,
-    LayerOutput,
-    RtDetrDecoder,
-    class_layer,
-    still,
-)
-from mtl_ray.tasks.detection.query.dfine_denoising import (
-    NoisyQueries,
-    noisy_queries,
-    visible_queries,
-)
-from mtl_ray.tasks.detection.query.dfine_losses import (
-    NamedOutput,
-    box_terms,
-    class_terms,
-    layer_outputs,
-)
 from mtl_ray.tasks.detection.query.matcher import (
     MatchCosts,
     SetTargets,
@@ -43,6 +23,26 @@ from mtl_ray.tasks.detection.query.matcher import (
     matching_costs,
 )
 from mtl_ray.tasks.detection.query.set_losses import counted_queries, target_boxes, target_classes
+from mtl_ray.tasks.detection.realtime.boxes import canvas_targets, token_anchors
+from mtl_ray.tasks.detection.realtime.config import DFineHead, RtDetrV2Head
+from mtl_ray.tasks.detection.realtime.decoder import (
+    DFineDecoder,
+    LayerOutput,
+    RtDetrDecoder,
+    class_layer,
+    still,
+)
+from mtl_ray.tasks.detection.realtime.denoising import (
+    NoisyQueries,
+    noisy_queries,
+    visible_queries,
+)
+from mtl_ray.tasks.detection.realtime.losses import (
+    NamedOutput,
+    box_terms,
+    class_terms,
+    layer_outputs,
+)
 
 _LAYER = r"model\.decoder\.layers\.(\d+)\."
 HEAD_RULES = (
