@@ -17,12 +17,15 @@ from mtl_ray.analysis.forward_arrays import ForwardBatch, batch_of, loss_name, r
 from mtl_ray.analysis.networks import config_at, open_config
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import build_model
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.checkpoint import find_checkpoint, load_model
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.models.head import Context, Features, Head, dense, inspected
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.detection.mask_decode import MaskFraming, decode_masks
 from mtl_ray.weights.network import import_network
 from mtl_ray.weights.original import find_program, read_original
 from mtl_ray.weights.read import read_weights
@@ -127,7 +130,9 @@ def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDA
     Returns:
         Features by name; of each head what ``raw_outputs`` gives, ``b{i}_boxes``, ``b{i}_scores``,
         ``b{i}_labels`` of image i, and with objects ``loss_*``, ``target_*``, ``gradnorm_names``
-        and ``gradnorm``. With several heads their arrays have ``HEAD/`` before the name.
+        and ``gradnorm``. Instance masks are ``b{i}_masks``, at the size of the valid part, and
+        ``b{i}_mask_probabilities``, as the head gives them. With several heads their arrays have
+        ``HEAD/`` before the name.
     """
     model = network.model.eval()
     with _one_thread():
@@ -172,7 +177,41 @@ def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDAr
     predicted = {name: _numpy(value) for name, value in head.predict(features, context).items()}
     if "boxes" not in predicted:
         return {**found, **predicted}
-    return {**found, **_detections(predicted)}
+    config = getattr(head, "config", None)
+    if "masks" in predicted and isinstance(config, MaskFraming):
+        predicted["mask_probabilities"] = predicted.pop("masks")
+    found |= _detections(predicted)
+    if isinstance(config, MaskFraming):
+        for row, valid_hw in enumerate(context.valid_hw.tolist()):
+            found[f"b{row}_masks"] = _pasted(found, row, valid_hw, context.canvas_hw, config)
+    return found
+
+
+def _pasted(
+    found: Mapping[str, NDArray[Any]],
+    row: int,
+    valid_hw: list[int],
+    canvas_hw: tuple[int, int],
+    config: MaskFraming,
+) -> NDArray[np.uint8]:
+    """(N, height, width), the masks of an image at the size of its valid part."""
+    height, width = valid_hw
+    frame = Frame(
+        height=height,
+        width=width,
+        canvas_height=canvas_hw[0],
+        canvas_width=canvas_hw[1],
+        scale_x=1.0,
+        scale_y=1.0,
+        offset_x=0.0,
+        offset_y=0.0,
+        valid_height=height,
+        valid_width=width,
+    )
+    masks, boxes = found[f"b{row}_mask_probabilities"], found[f"b{row}_boxes"]
+    codes = decode_masks(masks, boxes, frame, config)
+    empty = np.zeros((0, height, width), np.uint8)
+    return np.concatenate([empty, *(decode_rle(each, height, width)[None] for each in codes)])
 
 
 def _detections(predicted: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

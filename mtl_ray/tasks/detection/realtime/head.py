@@ -275,7 +275,8 @@ class RealTimeDetr(HeadModule):
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``. Hugging Face's files have the tensors of the last layers of the
-        decoder under one name, or the same ones under two.
+        decoder under one name, or the same ones under two. A network that was trained without
+        denoising has no embedding for it; that stays random, since only training reads it.
         """
         if program != "huggingface":
             return {}
@@ -285,7 +286,12 @@ class RealTimeDetr(HeadModule):
         alone = {full: tensors[name] for full, name in inner.items() if full not in tensors}
         found = renamed(single | alone, HEAD_RULES)
         own = self.state_dict()
-        return {
+        unread = {
+            name: Imported(value, ())
+            for name, value in own.items()
+            if found and name.startswith("denoising_class_embed.")
+        }
+        return unread | {
             name: Imported(value, _sources(sources[0], tensors, inner))
             for name, (value, sources) in found.items()
             if name in own
