@@ -37,7 +37,7 @@ BASE: Mapping[str, Any] = {
     },
     "schedule": {
         "epochs": 100,
-        "optimizer": {"type": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        "optimizer": {"type": "adamw", "lr": 2e-3, "weight_decay": 0.05},
         "rate": {"type": "cosine"},
         "evaluate_every": 100,
     },

@@ -82,17 +82,28 @@ ORIGINALS: Mapping[str, Callable[[], nn.Module]] = {
         "DeformableDetr", **_resnet50("stage2", "stage3", "stage4"), with_box_refine=True
     ),
 }
-RESNET = {"type": "resnet", "depth": 50, "frozen_stages": 1, "norm_eval": True}
+RESNET = {
+    "type": "resnet",
+    "depth": 50,
+    "frozen_stages": 4,
+    "norm_eval": True,
+}  # as in transformers
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "dfine": {
         **BYTES,
-        "backbone": {"type": "hgnetv2", "name": "b0"},
+        "backbone": {"type": "hgnetv2", "name": "b0", "frozen_norm": True},
         "necks": {"encoder": {"type": "hybrid_encoder", "depth": 0.34, "expansion": 0.5}},
         "heads": {"boxes": {"type": "dfine", "layers": 3, "criterion": "transformers"}},
     },
     "rtdetr_v2": {
         **BYTES,
-        "backbone": {"type": "resnet", "depth": 18, "stem": "deep", "shortcut": "presnet"},
+        "backbone": {
+            "type": "resnet",
+            "depth": 18,
+            "stem": "deep",
+            "shortcut": "presnet",
+            "norm_eval": True,
+        },
         "necks": {"encoder": {"type": "hybrid_encoder", "fusion": "csp", "expansion": 0.5}},
         "heads": {"boxes": {"type": "rtdetr_v2", "layers": 3}},
     },
