@@ -38,7 +38,6 @@ class Case(NamedTuple):
     original: Callable[[], Any]
     model: dict[str, Any]
     ending: str
-    classes: int = CLASSES
 
 
 def varied(net: nn.Module) -> nn.Module:
@@ -71,8 +70,12 @@ def written(case: Case, net: nn.Module, folder: Path) -> Path:
     return path
 
 
-def forwarded(case: Case, net: nn.Module, folder: Path, image: NDArray[np.uint8]) -> Arrays:
-    """What the jobs give for the image of bytes with the weights of a network."""
+def forwarded(
+    case: Case, net: nn.Module, folder: Path, image: NDArray[np.uint8], names: str = ""
+) -> Arrays:
+    """What the jobs give for the image of bytes with the weights of a network; ``names`` are those
+    of the classes, where they are given.
+    """
     tree = {
         "model": case.model,
         "data": {
@@ -87,9 +90,12 @@ def forwarded(case: Case, net: nn.Module, folder: Path, image: NDArray[np.uint8]
     np.savez(folder / "in.npz", image=image)
     out, report = folder / "network", folder / "report.json"
     arguments = [str(written(case, net, folder)), str(out), "--report", str(report)]
+    if names:
+        (folder / "names.txt").write_text(names)
+        arguments += ["--classes", str(folder / "names.txt")]
     assert import_main([*arguments, "--config", str(folder / "config.yaml")]) == 0
     said = json.loads(report.read_text())
-    assert len(said["classes"]["instances"]) == case.classes
+    assert len(said["classes"]["instances"]) == CLASSES
     assert said["unused"] == []
     arrays = folder / "out.npz"
     forward = [str(out), "--input", str(folder / "in.npz"), "--out", str(arrays)]
@@ -249,7 +255,8 @@ def test_torchvision(name: str, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 3, *HW)).astype(np.uint8)
     torch.manual_seed(0)
     net = spread(case.original(), torch.from_numpy(image[0]) / 255)
-    found = forwarded(case, net, tmp_path, image)
+    names = "__background__\na\nb\nc\nd" if name in ("faster_rcnn", "fcos") else ""
+    found = forwarded(case, net, tmp_path, image, names)
     with torch.no_grad():
         wanted = net([torch.from_numpy(image[0]) / 255])[0]
     wanted["labels"] = wanted["labels"] - 1
