@@ -26,7 +26,7 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.models.imports import Program
 from mtl_ray.models.model import Model
 from mtl_ray.weights.network import import_network
-from mtl_ray.weights.original import Original
+from mtl_ray.weights.original import IMAGENET_MEAN, IMAGENET_STD, Original
 
 PAIRS = {"rank": "pair", "iou_threshold": 0.6, "score_threshold": 0.2, "threshold_on": "score"}
 REGIONS = {
@@ -53,6 +53,7 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn": ("fasterrcnn_resnet50_fpn", REGIONS),
     "mask_rcnn": ("maskrcnn_resnet50_fpn", REGIONS),
 }
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) / 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
 EVERY = [*CASES, *heads_queries.ORIGINALS]
 
 
@@ -72,14 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         theirs = _original(name, args.size)
         ours = _imported(name, theirs, args.size)
         images, boxes = torch.rand(2, 3, args.size, args.size), _boxes(args.size)
+        # torchvision's networks normalise by themselves
+        own = (images - MEAN) / STD if _of_torchvision(theirs) else images
         inference = _turns(
-            lambda ours=ours, images=images: _predict(ours, images[:1]),
+            lambda ours=ours, own=own: _predict(ours, own[:1]),
             lambda theirs=theirs, images=images: _predict_there(theirs, images[:1]),
             args.rounds,
             grad=False,
         )
         step = _turns(
-            lambda ours=ours, images=images, boxes=boxes: _step_here(ours, images, boxes),
+            lambda ours=ours, own=own, boxes=boxes: _step_here(ours, own, boxes),
             lambda theirs=theirs, images=images, boxes=boxes: _step_there(theirs, images, boxes),
             args.rounds,
             grad=True,

@@ -71,7 +71,7 @@ CASES: Mapping[str, Case] = {
     "atss": Case(0.60, GRID),
     "retinanet": Case(0.58, {**GRID, "levels": ["P3", "P4", "P5", "P6", "P7"]}),
     "fcos": Case(0.60, GRID | TRICKS),
-    "gfl": Case(0.60, GRID),
+    "gfl": Case(0.60, GRID, schedule={"optimizer": {"lr": 3e-3}}),
     "yolox": Case(0.60, GRID | LEVELS, necks=PATHS),
     "rtmdet": Case(0.45, GRID | LEVELS, necks=PATHS),
     "faster_rcnn": Case(
