@@ -73,7 +73,7 @@ CASES: Mapping[str, Case] = {
     "fcos": Case(0.60, GRID | TRICKS),
     "gfl": Case(0.60, GRID, schedule={"optimizer": {"lr": 3e-3}}),
     "yolox": Case(0.60, GRID | LEVELS, necks=PATHS),
-    "rtmdet": Case(0.45, GRID | LEVELS, necks=PATHS),
+    "rtmdet": Case(0.45, GRID | LEVELS, necks=PATHS, schedule={"optimizer": {"lr": 1e-3}}),
     "faster_rcnn": Case(
         0.58,
         {"rpn": {"channels": 64}, "roi": {"channels": 256, "samples": 128}},
