@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         help="objects of all classes count as of one",
     )
     parser.add_argument(
+        "--engine",
+        metavar="NAME[:PRECISION]",
+        help="one of the engines of a bundle, such as openvino:int8; by default its first",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     return parser
@@ -75,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_pixels=args.max_pixels,
         api_key=read_api_key(args.api_key_env),
         tta=args.tta,
+        engine=args.engine,
         class_agnostic=args.class_agnostic,
     )
     report, part = evaluate_rows(request, args.workers)

@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         help="images that state more are invalid samples",
     )
     parser.add_argument(
+        "--engine",
+        metavar="NAME[:PRECISION]",
+        help="one of the engines of a bundle, such as openvino:int8; by default its first",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     return parser
@@ -125,7 +130,7 @@ def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
 
     given = {
         name: getattr(args, name)
-        for name in ("target", "data", "images", "seed", "batch", "max_pixels")
+        for name in ("target", "data", "images", "seed", "batch", "max_pixels", "engine")
     }
     cells = cells_of(chosen(args.corruptions), args.severities)
     request = resolved(RobustnessRequest(**given, api_key=read_api_key(args.api_key_env)))

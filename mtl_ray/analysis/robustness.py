@@ -59,6 +59,7 @@ class RobustnessRequest:
         batch: images that go through the network together.
         max_pixels: images with more pixels in their header are invalid.
         api_key: for an endpoint that requires one.
+        engine: one of the engines of a bundle; None for its first.
     """
 
     target: str
@@ -68,6 +69,7 @@ class RobustnessRequest:
     batch: int = 16
     max_pixels: int = MAX_PIXELS
     api_key: str | None = None
+    engine: str | None = None
 
     def about(self) -> dict[str, Any]:
         """What the results depend on, as JSON, with hashes of the manifests of the model and the
@@ -87,6 +89,7 @@ class RobustnessRequest:
             "data": self.data,
             "data_sha256": _digest(data),
             "seed": self.seed,
+            **({} if self.engine is None else {"engine": self.engine}),
         }
 
 
@@ -161,7 +164,9 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
         ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be
             measured on the data.
     """
-    predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
+    predictor = open_predictor(
+        request.target, threads=1, api_key=request.api_key, engine=request.engine
+    )
     with one_thread():
         data = open_data(request.data, request.images)
         convert, _ = class_converter(data, predictor.vocabulary)

@@ -6,14 +6,16 @@ and serving call its methods and name no engine. Neither torch nor ray is import
 engine imports its library in ``build`` and ``open`` only.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.export import ExportedProgram
 
 GraphArrays = Mapping[str, NDArray[Any]]
@@ -24,6 +26,31 @@ class EngineError(ValueError):
     """An engine is not installed or cannot build or open a graph, or a graph does not run. The
     message is one sentence that names the engine.
     """
+
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""fp32 computes as torch does. fp16: half the bytes. int8: integers of one byte, calibrated on
+samples of the training split.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Samples from which an engine takes the range of each tensor, for int8.
+
+    Attributes:
+        batches: inputs of the graph, a batch of one each.
+        exclude: regular expressions; nodes of the ONNX file with such a name stay fp32.
+        source: the samples in words.
+    """
+
+    batches: Sequence[GraphArrays] = ()
+    exclude: tuple[str, ...] = ()
+    source: str = ""
+
+    def excluded(self, name: str) -> bool:
+        """Whether a node stays fp32."""
+        return any(re.search(pattern, name) for pattern in self.exclude)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +64,19 @@ class Exported:
             the inputs that it reads.
         example: an input of the graph, a batch of two, in the order of ``program``.
         outputs: the names of the outputs, in their order.
+        inputs: the names of the inputs that the ONNX file reads, in its order.
+        module: the same graph in torch, with torch's own operators; it takes ``inputs`` by position
+            and returns the outputs by position.
+        calibration: for int8.
     """
 
     onnx: bytes
     program: "ExportedProgram | None"
     example: GraphArrays
     outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    module: "nn.Module | None" = None
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +87,15 @@ class EngineLimits:
         max_batch: most samples of one call; None if only memory limits it.
         open_sizes: False if the axes of inputs other than the batch must be fixed
             (``export.size=fixed``).
+        byte_inputs: False if images must be normalised before the graph (``export.input=float32``).
+        suppression: False if it has no non-maximum suppression (``export.layout=raw``).
         notes: a sentence for each other limit, which an export prints.
     """
 
     max_batch: int | None = None
     open_sizes: bool = True
+    byte_inputs: bool = True
+    suppression: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -100,6 +138,11 @@ class AnyEngine(Protocol):
         """Its name in configs and bundles."""
         ...
 
+    @property
+    def precision(self) -> Precision:
+        """Of its numbers."""
+        ...
+
     def unavailable(self) -> str | None:
         """One sentence that says why it cannot be used on this machine and what to install; None if
         it can.
@@ -134,3 +177,8 @@ class AnyEngine(Protocol):
             EngineError: if the engine cannot read them.
         """
         ...
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an engine's message, which may have many."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

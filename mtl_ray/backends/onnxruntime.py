@@ -5,21 +5,21 @@ on the CPU.
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.backends.backend import (
-    AnyEngine,
     BundleFiles,
     EngineError,
     EngineLimits,
     Exported,
     GraphArrays,
     Session,
+    first_line,
 )
-from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
 MODEL_FILE = "model.onnx"
@@ -33,6 +33,12 @@ class OnnxRuntimeEngine:
     type: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if the installed ONNX Runtime supports one, else the CPU."""
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", exclude_if=lambda precision: precision == "fp32"
+    )
+    """int8: calibrated, with QuantizeLinear nodes in the ONNX file. fp32 is not written, so that
+    older programs can read it.
+    """
 
     def unavailable(self) -> str | None:
         """See ``AnyEngine``."""
@@ -55,8 +61,12 @@ class OnnxRuntimeEngine:
         return EngineLimits()
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
-        """The ONNX file as it is."""
-        return {MODEL_FILE: exported.onnx}
+        """The ONNX file as it is, or its int8 form."""
+        if self.precision == "fp32":
+            return {MODEL_FILE: exported.onnx}
+        from mtl_ray.backends.onnx_int8 import quantised
+
+        return {"model.int8.onnx": quantised(exported.onnx, exported.calibration, folder)}
 
     def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """See ``AnyEngine``."""
@@ -74,7 +84,7 @@ class OnnxRuntimeEngine:
                 onnxruntime.InferenceSession(files.read(name), options, providers=providers)
             )
         except _failures() as error:
-            raise EngineError(f"onnxruntime cannot open {name}: {_first_line(error)}") from error
+            raise EngineError(f"onnxruntime cannot open {name}: {first_line(error)}") from error
 
 
 class _Session:
@@ -95,7 +105,7 @@ class _Session:
         try:
             values = self._session.run(self._outputs, dict(arrays))
         except self._failures as error:
-            raise EngineError(f"onnxruntime: {_first_line(error)}") from error
+            raise EngineError(f"onnxruntime: {first_line(error)}") from error
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
 
@@ -107,14 +117,3 @@ def _failures() -> tuple[type[Exception], ...]:
         *(state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented),
         *(state.InvalidGraph, state.InvalidProtobuf),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-if TYPE_CHECKING:
-    EngineConfig = AnyEngine
-else:
-    EngineConfig = Annotated[OnnxRuntimeEngine, Slot("engines")]
-    """The type of ``export.engine``; engines of plugins are added to it."""

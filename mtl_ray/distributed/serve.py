@@ -51,7 +51,9 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
     """
     models = {name: storage.absolute(uri) for name, uri in models.items()}
     for uri in models.values():
-        read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
+        signature = read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
+        if config.engine is not None:
+            signature.of_engine(config.engine)
     key = api_key(config)
     _check_port(config)
     with ExitStack() as stack:

@@ -55,6 +55,7 @@ class EvaluationRequest:
         api_key: for an endpoint that requires one.
         tta: test-time augmentation as ``parse_tta`` reads it; None for ``evaluate.tta`` of the
             target's config.
+        engine: one of the engines of a bundle; None for its first.
         class_agnostic: objects of all classes count as of one.
     """
 
@@ -66,6 +67,7 @@ class EvaluationRequest:
     threads: int = 0
     api_key: str | None = None
     tta: str | None = None
+    engine: str | None = None
     class_agnostic: bool = False
 
     @property
@@ -128,7 +130,11 @@ def measure_rows(
         target = open_stored(request.target, data)
     else:
         target = open_with_tta(
-            request.target, request.tta, threads=request.threads, api_key=request.api_key
+            request.target,
+            request.tta,
+            threads=request.threads,
+            api_key=request.api_key,
+            engine=request.engine,
         )
     convert, unknown = class_converter(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary, class_agnostic=request.class_agnostic)

@@ -4,33 +4,45 @@ written.
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
-from mtl_ray.backends.backend import Exported
-from mtl_ray.config.extend import extended, used_plugins
+from mtl_ray.backends.config import engine_name
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.export.build import build, check_engine, trace
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import ExportGraph, Traced, example_inputs, output_names, to_onnx
+from mtl_ray.export.engines import (
+    BuiltEngine,
+    EngineRequest,
+    MoreEngines,
+    build_engine,
+    latency_of,
+    requests_of,
+)
+from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
 from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.verify import DecodedSample, check_samples, verify
-from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.predictor import artifact_kind
-from mtl_ray.inference.signature import InputSignature, OutputSignature, Signature
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
-from mtl_ray.models.head import dense
 
-MAX_BYTES = 2_000_000_000
-"""An ONNX file is a protobuf message, whose limit is 2 GiB."""
+RunEngines = Callable[
+    [Callable[[EngineRequest], BuiltEngine], Sequence[EngineRequest]], Sequence[BuiltEngine]
+]
+"""Calls the function for each request, here or elsewhere; the results are in order."""
+
+
+def run_here(
+    function: Callable[[EngineRequest], BuiltEngine], requests: Sequence[EngineRequest]
+) -> list[BuiltEngine]:
+    """See ``RunEngines``: one after the other in this process."""
+    return [function(request) for request in requests]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,7 @@ class WrittenBundle:
         parity: its difference from torch.
         samples: the samples that it was checked on, in words.
         notes: what its engine cannot do.
+        engines: a row for each engine, if there are further ones.
     """
 
     uri: str
@@ -50,6 +63,7 @@ class WrittenBundle:
     parity: Parity
     samples: str
     notes: tuple[str, ...] = ()
+    engines: tuple[EngineRow, ...] = ()
 
 
 def export(
@@ -58,6 +72,7 @@ def export(
     config: ExportConfig,
     data: DataConfig | None = None,
     plugins: tuple[str, ...] = (),
+    run_engines: RunEngines = run_here,
 ) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
@@ -68,6 +83,7 @@ def export(
         data: samples for the comparison with torch; by default the data that the checkpoint was
             trained on.
         plugins: modules of the engine, beside those of the checkpoint.
+        run_engines: builds the further engines (``config.engines``).
 
     Raises:
         ParityError: if the graph differs from torch; nothing is written then.
@@ -75,21 +91,22 @@ def export(
             traced, or the engine is not installed.
     """
     to = storage.absolute(to)
-    _check_engine(config)
+    check_engine(config)
     if storage.exists(storage.join(to, MANIFEST)):
         raise ValueError(f"{to} holds a bundle already. Fix: remove it, or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     predictor = open_checkpoint(checkpoint.uri)
-    samples, source = check_samples(
-        data or read_config(checkpoint).data, predictor.vocabulary, config.samples
-    )
+    data = data or read_config(checkpoint).data
+    samples, source = check_samples(data, predictor.vocabulary, config.samples)
     state = json.loads(checkpoint.read("state.json"))
     metrics = {"checkpoint": checkpoint.uri, "step": state["step"], "metrics": state["metrics"]}
     further = {
         "config.yaml": checkpoint.read("config.yaml"),
         "metrics.json": json.dumps(metrics, indent=1).encode(),
     }
-    return write_bundle(predictor, samples, source, to, config, further, plugins)
+    requests = requests_of(checkpoint.uri, config, data, plugins)
+    more = (lambda: run_engines(build_engine, requests)) if requests else None
+    return write_bundle(predictor, samples, source, to, config, further, plugins, more)
 
 
 def checkpoint_of(target: str) -> str:
@@ -105,27 +122,6 @@ def checkpoint_config(target: str, overrides: Sequence[str]) -> ExperimentConfig
     return read_config(checkpoint, overrides)
 
 
-def _check_engine(config: ExportConfig) -> None:
-    """Raises a ValueError if the engine is not installed or cannot do what the config says."""
-    engine = config.engine
-    if (reason := engine.unavailable()) is not None:
-        raise ValueError(f"export.engine: {reason}")
-    if config.size == "dynamic" and not engine.limits().open_sizes:
-        raise ValueError(f"export.engine: {engine.type} needs fixed sizes (Fix: export.size=fixed)")
-
-
-def _check_layout(predictor: TorchPredictor, config: ExportConfig) -> None:
-    """Raises a ValueError if the layout ``raw`` would lose masks or keypoints: candidates are boxes
-    and scores.
-    """
-    for name, head in predictor.model.predicting() if config.layout == "raw" else ():
-        if dense(head) is not None and (further := predictor.heads[name].fields):
-            raise ValueError(
-                f"export.layout=raw holds boxes and scores only, and the head {name} predicts "
-                f"{' and '.join(sorted(further))}. Fix: export.layout=end2end"
-            )
-
-
 def write_bundle(
     predictor: TorchPredictor,
     samples: Sequence[DecodedSample],
@@ -134,41 +130,27 @@ def write_bundle(
     config: ExportConfig,
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
+    more: MoreEngines | None = None,
 ) -> WrittenBundle:
     """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the
     bundle.
 
-    It also holds the signature, ``parity.json`` and the ``further`` files.
+    It also holds the signature, ``parity.json`` and the ``further`` files, and what ``more`` gives:
+    the other engines of ``config.engines``.
     """
-    _check_engine(config)
-    _check_layout(predictor, config)
-    graph = ExportGraph(predictor.model, predictor.canvas, config)
-    names = {
-        field: f"INPUT__{i}" if config.names == "triton" else field
-        for i, field in enumerate(graph.names)
-    }
-    outputs = _outputs(output_names(graph), config)
-    traced = to_onnx(graph, names, [output.name for output in outputs], config)
-    if traced.model.ByteSize() > MAX_BYTES:
-        raise ValueError(
-            f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}"
-        )
+    check_engine(config)
+    traced = trace(predictor, config)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        arrays = {
-            names[field]: values.numpy()
-            for field, values in zip(graph.names, example_inputs(graph), strict=True)
+        built = build(predictor, traced, config, Path(scratch), plugins)
+        signature = built.signature
+        files: dict[str, bytes | Path] = {
+            **built.files,
+            "signature.json": signature.to_json(),
+            **further,
         }
-        onnx, outs = traced.model.SerializeToString(), tuple(output.name for output in outputs)
-        built = config.engine.build(
-            Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch)
-        )
-        signature = _sign(
-            predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins
-        )
-        files: dict[str, bytes | Path] = {**built, "signature.json": signature.to_json(), **further}
         publish(folder, files, kind="bundle")
         bundle = BundlePredictor(folder)
-        parity = verify(predictor, graph, bundle, samples, config)
+        parity = verify(predictor, traced.graph, bundle, samples, config)
         if parity.failures:
             raise ParityError(parity)
         report = {
@@ -177,64 +159,40 @@ def write_bundle(
             "engine": {"type": config.engine.type, **bundle.session.about},
         }
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
+        engines = more() if more is not None else ()
+        checked = {engine_name(config.engine): parity.range_json()} | {
+            each.name: each.parity.range_json()
+            for each in engines
+            if each.failure is None and each.parity is not None
+        }
+        files[RANGE_FILE] = json.dumps({"version": 1, "engines": checked}, indent=1).encode()
+        rows: list[EngineRow] = []
+        if engines:
+            first = EngineRow(
+                name=engine_name(config.engine),
+                num_bytes=built.num_bytes,
+                build_s=None,
+                latency=latency_of(BundlePredictor(folder, threads=1)),
+                parity=parity,
+                about=", ".join(bundle.session.about.values()),
+                failure=None,
+            )
+            rows = rows_of(first, engines)
+            files |= engines_report(rows, source)
+        for engine in engines:
+            files |= engine.files
+        kept = tuple(each.signature for each in engines if each.signature is not None)
+        if kept:
+            signature = replace(signature, further=kept)
+            files["signature.json"] = signature.to_json()
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by another process in the meantime")
-        size = sum(
-            len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values()
-        )
+        num_bytes = built.num_bytes
     return WrittenBundle(
-        uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes
-    )
-
-
-def _inputs(
-    graph: ExportGraph, traced: Traced, names: Mapping[str, str]
-) -> tuple[InputSignature, ...]:
-    """The inputs of the graph, in their order."""
-    specs = graph.canvas.input.arrays(graph.canvas)
-    dtypes = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}
-    read = graph.model.trunk.input
-    if graph.normalised and dtypes[read] == "uint8":
-        dtypes[read] = "float32"
-    return tuple(
-        InputSignature(name=names[field], field=field, dtype=dtypes[field])
-        for field in traced.inputs
-    )
-
-
-def _outputs(
-    arrays: Sequence[tuple[str, str]], config: ExportConfig
-) -> tuple[OutputSignature, ...]:
-    """The names and meaning of the outputs of the graph, of (head, array) in their order."""
-    triton = config.names == "triton"
-    return tuple(
-        OutputSignature(
-            name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array
-        )
-        for index, (head, array) in enumerate(arrays)
-    )
-
-
-def _sign(
-    predictor: TorchPredictor,
-    inputs: tuple[InputSignature, ...],
-    outputs: tuple[OutputSignature, ...],
-    config: ExportConfig,
-    files: tuple[str, ...],
-    plugins: tuple[str, ...],
-) -> Signature:
-    """The signature of the bundle."""
-    plugins = tuple(dict.fromkeys((*predictor.plugins, *plugins)))
-    return extended(Signature, plugins)(
-        plugins=used_plugins((predictor.heads, predictor.canvas, config.engine), plugins),
-        engine=config.engine,
-        files=files,
-        inputs=inputs,
-        outputs=outputs,
-        layout=config.layout,
-        canvas=cast(Any, predictor.canvas),  # its class may come from a plugin
-        mean=tuple(predictor.model.mean.flatten().tolist()),
-        std=tuple(predictor.model.std.flatten().tolist()),
-        heads=dict(predictor.heads),
-        vocabulary=predictor.vocabulary,
+        uri=to,
+        bytes=num_bytes,
+        parity=parity,
+        samples=source,
+        notes=config.engine.limits().notes,
+        engines=tuple(rows),
     )

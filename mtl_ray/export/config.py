@@ -7,8 +7,20 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.onnxruntime import EngineConfig, OnnxRuntimeEngine
+from mtl_ray.backends.config import EngineConfig
+from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
 from mtl_ray.config.strict import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CalibrationConfig:
+    """How int8 engines are calibrated: on samples of the training split, never of validation."""
+
+    samples: int = Field(default=64, ge=1)
+    """Samples, chosen by the seed."""
+    seed: int = 0
+    exclude: tuple[str, ...] = ()
+    """Regular expressions; nodes of the graph with such a name stay fp32."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,6 +33,17 @@ class ExportConfig:
     """The engine that runs the bundle. ONNX Runtime is not written, so that older programs can read
     the config.
     """
+    engines: tuple[EngineConfig, ...] = Field(default=(), exclude_if=lambda engines: not engines)
+    """Further engines in the same bundle, each checked by itself."""
+    calibration: CalibrationConfig = Field(
+        default_factory=CalibrationConfig, exclude_if=lambda value: value == CalibrationConfig()
+    )
+    """Of engines with int8."""
+    max_metric_drop: float = Field(default=0.01, gt=0, le=1, exclude_if=lambda value: value == 0.01)
+    """Largest loss of the metric of a head by fp16 or int8; an engine that loses more is refused.
+    """
+    metric_samples: int = Field(default=200, ge=1, exclude_if=lambda value: value == 200)
+    """Samples of the validation split on which that loss is measured."""
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
     + classes).

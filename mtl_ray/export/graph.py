@@ -73,6 +73,31 @@ class ExportGraph(nn.Module):
         return tuple(inputs[name] for name in self.names)
 
 
+class TorchGraph(nn.Module):
+    """The graph with torch's own operators and outputs by position, for engines that read torch
+    instead of ONNX.
+
+    Args:
+        graph: the whole.
+        read: the fields of the inputs that it reads; it takes these alone, in this order.
+    """
+
+    def __init__(self, graph: ExportGraph, read: tuple[str, ...]) -> None:
+        super().__init__()
+        self.graph, self.read = graph, read
+        self.rest = {
+            name: array
+            for name, array in zip(graph.names, example_inputs(graph), strict=True)
+            if name not in read
+        }
+
+    def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
+        """As ``ExportGraph``; the outputs are in the order of ``output_names``."""
+        given = {**self.rest, **dict(zip(self.read, arrays, strict=True))}
+        heads = self.graph(*(given[name] for name in self.graph.names), exporting=False)
+        return tuple(value for fields in heads.values() for value in fields.values())
+
+
 def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class
     scores.
@@ -175,7 +200,10 @@ def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str]
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"
     return tuple(
-        {0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}}
+        {
+            0: "batch",
+            **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic or spec.ragged},
+        }
         for spec in specs
     )
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.config.validate import values_of
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 
@@ -105,11 +107,29 @@ class Parity:
     checks: list[ParityCheck] = field(default_factory=list)
     metrics: list[MetricPair] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    canvases: list[AnyCanvas] = field(default_factory=list)
+    """At which the graph was right."""
+    batches: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``parity.json``."""
         metrics = [asdict(pair) | {"difference": pair.difference} for pair in self.metrics]
-        return {"version": 1, "passed": not self.failures, **asdict(self), "metrics": metrics}
+        return {
+            "version": 1,
+            "passed": not self.failures,
+            "layout": self.layout,
+            "samples": self.samples,
+            "checks": [asdict(check) for check in self.checks],
+            "metrics": metrics,
+            "failures": self.failures,
+        }
+
+    def range_json(self) -> dict[str, Any]:
+        """The sizes and batches at which the graph was right, for ``range.json``."""
+        return {
+            "canvases": [values_of(canvas) for canvas in self.canvases],
+            "batches": list(self.batches),
+        }
 
 
 def compare_arrays(

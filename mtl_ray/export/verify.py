@@ -145,20 +145,47 @@ def verify(
     raws = [*bundle.canvas.input.pieces(samples[0][1]), *(raw for _, raw in samples)]
     most = bundle.signature.engine.limits().max_batch or max(BATCHES)
     batches = sorted({min(batch, most) for batch in BATCHES})
-    for rule in _rules(bundle.canvas, config):
-        for batch in batches:
-            _compare_samples(
-                pair, raws if batch == batches[-1] else raws[:batch], rule, batch, config, parity
-            )
+    parity.batches = tuple(batches)
+    for batch in batches:
+        _compare_samples(
+            pair,
+            raws if batch == batches[-1] else raws[:batch],
+            bundle.canvas,
+            batch,
+            config,
+            parity,
+        )
+    parity.canvases.append(bundle.canvas)
+    _compare_sizes(pair, raws, batches[:2], config, parity)
     if not parity.failures:
         _compare_metrics(reference, bundle, [sample for sample, _ in samples], config, parity)
     return parity
 
 
-def _rules(rule: AnyCanvas, config: ExportConfig) -> list[AnyCanvas]:
-    """The canvas of the training and, if sizes are dynamic, one of another size."""
-    other = rule.input.other_rule(rule) if config.size == "dynamic" else None
-    return [rule] if other is None else [rule, other]
+def _compare_sizes(
+    pair: _Pair,
+    raws: Sequence[Any],
+    batches: Sequence[int],
+    config: ExportConfig,
+    parity: Parity,
+) -> None:
+    """Compares at other sizes, if they are open. At odd ones the graph may be wrong: these are then
+    outside the range of the bundle.
+    """
+    if config.size != "dynamic":
+        return
+    canvas = pair.bundle.canvas
+    for rule in canvas.input.other_rules(canvas):
+        for batch in batches:
+            _compare_samples(pair, raws[:batch], rule, batch, config, parity)
+        parity.canvases.append(rule)
+    for rule in canvas.input.odd_rules(canvas):
+        odd = Parity(layout=parity.layout, samples=parity.samples)
+        for batch in batches:
+            _compare_samples(pair, raws[:batch], rule, batch, config, odd)
+        if not odd.failures:
+            parity.checks += odd.checks
+            parity.canvases.append(rule)
 
 
 def _compare_samples(

@@ -1,19 +1,25 @@
 """A bundle as a predictor: its engine runs it, without torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from mtl_ray.artifact import open_artifact
+from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.backends.backend import EngineError
+from mtl_ray.backends.config import engine_name
 from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
+
+RANGE_FILE = "range.json"
+"""The sizes and batches at which each engine was checked. Older bundles have none."""
 
 
 class BundlePredictor:
@@ -23,15 +29,22 @@ class BundlePredictor:
         uri: of the bundle.
         threads: of the engine within one call; 0 takes all cores.
         batch: most samples of one call of the network.
+        engine: the name of one of its engines; None for the default.
 
     Raises:
         FileNotFoundError, ValueError: if there is no bundle, it is incomplete, or its engine or a
             plugin is not installed.
     """
 
-    def __init__(self, uri: str, threads: int = 0, batch: int = 16) -> None:
+    def __init__(
+        self, uri: str, threads: int = 0, batch: int = 16, engine: str | None = None
+    ) -> None:
         bundle = open_artifact(uri, kind="bundle")
-        self.signature = read_signature(bundle.read("signature.json"))
+        signature = read_signature(bundle.read("signature.json"))
+        self.signature = signature if engine is None else signature.of_engine(engine)
+        self._open(bundle, uri, threads, batch)
+
+    def _open(self, bundle: Artifact, uri: str, threads: int, batch: int) -> None:
         engine = self.signature.engine
         if (reason := engine.unavailable()) is not None:
             raise EngineError(f"{uri} cannot be opened: {reason}")
@@ -41,6 +54,11 @@ class BundlePredictor:
         self.canvas: AnyCanvas = self.signature.canvas
         self.plugins = self.signature.plugins
         self.batch = min(batch, engine.limits().max_batch or batch)
+        self.checked = (
+            _checked(bundle.read(RANGE_FILE), engine_name(engine), type(self.canvas))
+            if RANGE_FILE in bundle.names
+            else ()
+        )
 
     @property
     def about(self) -> str:
@@ -55,8 +73,14 @@ class BundlePredictor:
         """The same graph on another canvas, which is tried at once.
 
         Raises:
-            ValueError: if the graph does not run at its size.
+            ValueError: if its size is outside the range that was checked, or the graph does not run
+                at it.
         """
+        if self.checked and (range_ := canvas.input.outside(canvas, self.checked)) is not None:
+            raise ValueError(
+                f"the bundle was not checked at {canvas.input.size_of(canvas)}: {range_}. Fix: "
+                "export it with a data.canvas near that size"
+            )
         other = copy(self)
         other.canvas = canvas
         try:
@@ -79,6 +103,19 @@ class BundlePredictor:
         for output in self.signature.outputs:
             outputs[output.head][output.field] = values[output.name]
         return outputs
+
+
+def _checked(data: bytes, engine: str, kind: type[AnyCanvas]) -> tuple[AnyCanvas, ...]:
+    """The canvases at which an engine was checked.
+
+    Raises:
+        ValueError: if the file has another form.
+    """
+    try:
+        canvases = json.loads(data)["engines"].get(engine, {}).get("canvases", [])
+        return tuple(TypeAdapter(kind).validate_python(each) for each in canvases)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{RANGE_FILE} of the bundle is damaged: {error}") from error
 
 
 def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:

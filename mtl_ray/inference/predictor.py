@@ -115,7 +115,9 @@ def head_of(
     return replace(known[head_type], classes=classes)
 
 
-def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None) -> Predictor:
+def open_predictor(
+    target: str, *, threads: int = 0, api_key: str | None = None, engine: str | None = None
+) -> Predictor:
     """The predictor at an address.
 
     Args:
@@ -123,6 +125,7 @@ def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None)
             endpoint (``http://HOST:PORT/predictions/MODEL``).
         threads: of the engine, for a bundle; 0 takes all cores.
         api_key: for an endpoint that requires one.
+        engine: one of the engines of a bundle; None for its default.
 
     Raises:
         ValueError, FileNotFoundError: if there is no such thing, or it is incomplete.
@@ -132,10 +135,12 @@ def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None)
 
         return EndpointPredictor(target, api_key=api_key)
     kind = artifact_kind(target)
+    if engine is not None and kind != "bundle":
+        raise ValueError(f"--engine is for bundles, and {target} is none")
     if kind == "bundle":
         from mtl_ray.inference.bundle import BundlePredictor
 
-        return BundlePredictor(target, threads=threads)
+        return BundlePredictor(target, threads=threads, engine=engine)
     if kind == "checkpoint" or storage.names(storage.join(target, "checkpoints")):
         from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
 

@@ -1,26 +1,28 @@
 """The signature of a bundle: how the graph is called, and what its outputs mean.
 
-``signature.json`` has three versions. 1: the graph takes an image. 2: it also takes
+``signature.json`` has four versions. 1: the graph takes an image. 2: it also takes
 ``valid_hw``. 3: it names its inputs by field, and the engine and its files if these are not ONNX
-Runtime and ``model.onnx``. A bundle is written in the lowest version that can express it, so that
-older programs can read it.
+Runtime and ``model.onnx``. 4: there are further engines. A bundle is written in the lowest version
+that can express it, so that older programs can read it.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.onnxruntime import MODEL_FILE, EngineConfig, OnnxRuntimeEngine
+from mtl_ray.backends.config import EngineConfig, engine_name
+from mtl_ray.backends.onnxruntime import MODEL_FILE, OnnxRuntimeEngine
 from mtl_ray.config.extend import extended
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
 from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.samples import Vocabulary
 
-VERSION = 3
+VERSION = 4
 _OF_IMAGES = ("image", "valid_hw")
 """The fields of the inputs that versions 1 and 2 know."""
 
@@ -54,6 +56,22 @@ class OutputSignature:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FurtherEngine:
+    """Another engine of the same bundle, with a graph of its own form."""
+
+    engine: EngineConfig
+    files: tuple[str, ...] = Field(min_length=1)
+    inputs: tuple[InputSignature, ...] = Field(min_length=1)
+    outputs: tuple[OutputSignature, ...]
+    layout: Literal["end2end", "raw"]
+
+    @property
+    def name(self) -> str:
+        """See ``engine_name``."""
+        return engine_name(self.engine)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Signature:
     """The content of ``signature.json`` in its newest version."""
 
@@ -81,6 +99,36 @@ class Signature:
     heads: dict[str, HeadConfig]
     """The config of each head that predicts."""
     vocabulary: Vocabulary
+    further: tuple[FurtherEngine, ...] = Field(default=(), exclude_if=lambda more: not more)
+    """Further engines."""
+
+    @property
+    def engine_names(self) -> tuple[str, ...]:
+        """The engines of the bundle, the default first."""
+        return (engine_name(self.engine), *(each.name for each in self.further))
+
+    def of_engine(self, name: str) -> "Signature":
+        """The signature of one of the engines.
+
+        Raises:
+            ValueError: if the bundle does not have it.
+        """
+        if name == engine_name(self.engine):
+            return self
+        found = next((each for each in self.further if each.name == name), None)
+        if found is None:
+            raise ValueError(
+                f"the bundle has no engine {name!r}; it has {', '.join(self.engine_names)}. Fix: "
+                f"python -m jobs.export RUN --engine {name}"
+            )
+        return replace(
+            self,
+            engine=found.engine,
+            files=found.files,
+            inputs=found.inputs,
+            outputs=found.outputs,
+            layout=found.layout,
+        )
 
     def to_json(self) -> bytes:
         """UTF-8 JSON, indented, in the lowest version that can express it."""
@@ -92,8 +140,10 @@ def _to_lowest_version(content: dict[str, Any]) -> dict[str, Any]:
     """The content in version 1 or 2 if these can express it, else in version 3."""
     by_field = {each["field"]: each for each in content["inputs"]}
     known = next(iter(by_field)) == "image" and not by_field.keys() - set(_OF_IMAGES)
-    if not known or {"plugins", "engine", "files"} & content.keys():
+    if "further" in content:
         return {"version": VERSION, **content}
+    if not known or {"plugins", "engine", "files"} & content.keys():
+        return {"version": 3, **content}
     image = {key: by_field["image"][key] for key in ("name", "dtype")}
     second = {"valid_hw": by_field["valid_hw"]["name"]} if "valid_hw" in by_field else {}
     rest = {key: value for key, value in content.items() if key != "inputs"}
@@ -103,7 +153,7 @@ def _to_lowest_version(content: dict[str, Any]) -> dict[str, Any]:
 def _to_newest_version(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of any version in the newest form; errors in it remain."""
     rest = {key: value for key, value in content.items() if key != "version"}
-    if content.get("version", 1) == VERSION:
+    if content.get("version", 1) >= 3:
         return rest
     image = rest.pop("input", None)
     second = rest.pop("valid_hw", None)

@@ -121,7 +121,12 @@ def _at_scale(predictor: Predictor, canvas: Canvas, scale: float) -> Predictor:
 
 
 def open_with_tta(
-    target: str, tta: str | None, *, threads: int = 0, api_key: str | None = None
+    target: str,
+    tta: str | None,
+    *,
+    threads: int = 0,
+    api_key: str | None = None,
+    engine: str | None = None,
 ) -> Predictor:
     """The predictor at an address, with test-time augmentation if it is wanted.
 
@@ -131,12 +136,13 @@ def open_with_tta(
             one.
         threads: see ``open_predictor``.
         api_key: see ``open_predictor``.
+        engine: see ``open_predictor``.
 
     Raises:
         ValueError, FileNotFoundError: see ``open_predictor`` and ``AugmentedPredictor``.
     """
     config = None if tta is None else parse_tta(tta)
-    predictor = open_predictor(target, threads=threads, api_key=api_key)
+    predictor = open_predictor(target, threads=threads, api_key=api_key, engine=engine)
     if tta is None:
         config = _config_of(target)
     return predictor if config is None else AugmentedPredictor(predictor, config)

@@ -168,9 +168,28 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         height, width = raw.shape[:2]
         return frame_of(height, width, Canvas(kind="stretch", height=height, width=width))
 
-    def other_rule(self, rule: "Canvas") -> "Canvas":
-        """Another shape; heights and widths may differ by multiples of ``STEP``."""
-        return replace(rule, height=rule.height + STEP, width=rule.width + 2 * STEP)
+    def other_rules(self, rule: "Canvas") -> Sequence["Canvas"]:
+        """Half and one and a half of the sides, each changed by a multiple of ``STEP``."""
+        return [
+            replace(rule, height=_changed(rule.height, share), width=_changed(rule.width, share))
+            for share in (-0.5, 0.5)
+        ]
+
+    def odd_rules(self, rule: "Canvas") -> Sequence["Canvas"]:
+        """Sides that ``STEP`` does not divide, each with another remainder."""
+        return [replace(rule, height=rule.height + 11, width=rule.width + 7)]
+
+    def outside(self, rule: "Canvas", checked: Sequence["Canvas"]) -> str | None:
+        """Sides must be within those that were checked. They may differ by multiples of ``STEP``,
+        or by anything if a graph was right at other sides too.
+        """
+        for name in ("height", "width"):
+            side, sides = getattr(rule, name), [getattr(each, name) for each in checked]
+            if not min(sides) <= side <= max(sides):
+                return f"its {name}s are {min(sides)} to {max(sides)} pixels"
+            if all((each - sides[0]) % STEP == 0 for each in sides) and (side - sides[0]) % STEP:
+                return f"its {name}s differ from {sides[0]} by multiples of {STEP} pixels"
+        return None
 
     def size_of(self, rule: "Canvas") -> str:
         """Width and height, pixels."""
@@ -179,6 +198,10 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     def show(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image itself."""
         return raw
+
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+        """The canvas."""
+        return np.ascontiguousarray(arrays["image"].transpose(1, 2, 0), np.uint8)
 
     def generate(self, rng: np.random.Generator) -> tuple[EncodedImage, NDArray[np.uint8]]:
         """An image with edges and areas of all sizes in random colours."""
@@ -199,6 +222,12 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
             )
         image = np.asarray(cv2.add(image, rng.integers(0, 24, image.shape, np.uint8)), np.uint8)
         return EncodedImage(data=self.encode_file(image), height=height, width=width), image
+
+
+def _changed(side: int, share: float) -> int:
+    """A side that is longer or shorter by about a share of it, at least by one step."""
+    steps = max(1, round(abs(share) * side / STEP))
+    return side + STEP * steps if share > 0 else max((side - 1) % STEP + 1, side - STEP * steps)
 
 
 IMAGE = ImageInput()

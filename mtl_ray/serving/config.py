@@ -24,6 +24,8 @@ class ServeConfig:
 
     models: dict[str, str] = Field(default_factory=dict)
     """Bundle URI by model name: /predictions/NAME."""
+    engine: str | None = None
+    """The engine of all bundles, such as openvino:int8; by default the first of each."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     replicas: int = Field(default=1, ge=1)

@@ -41,7 +41,7 @@ def make_samples(predictor: Predictor) -> list[Sample]:
         semantic = np.where(
             noise,
             rng.choice(np.array([0, 1, 2, 255], np.uint8), noise.shape),
-            found["semantic"].classes,
+            found["semantic"].classes if "semantic" in found else np.uint8(0),
         )
         likely = int(found["labels"].scores.argmax())
         samples.append(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jobs.export import main
 from mtl_ray.artifact import open_artifact
-from mtl_ray.export import bundle as bundle_room
+from mtl_ray.export import build as build_module
 from mtl_ray.export.bundle import WrittenBundle, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import ExportGraph, Traced
@@ -94,6 +94,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
         "config.yaml",
         "metrics.json",
         "parity.json",
+        "range.json",
     }
     assert json.loads(bundle.read("metrics.json"))["checkpoint"] == checkpoint
     graph = onnx.load_from_string(bundle.read("model.onnx")).graph
@@ -122,7 +123,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     parity = json.loads(bundle.read("parity.json"))
     assert parity["passed"]
     assert parity["source"] == split
-    assert {check["canvas"] for check in parity["checks"]} == {"96x64", "160x96"}
+    assert {check["canvas"] for check in parity["checks"]} == {"96x64", "32x32", "160x96", "103x75"}
     assert {check["batch"] for check in parity["checks"]} == {1, 3, 8}
     assert {check["head"] for check in parity["checks"]} == {"boxes", "semantic", "labels"}
     measured = {f"{pair['head']}/{pair['metric']}": pair["torch"] for pair in parity["metrics"]}
@@ -161,7 +162,7 @@ def test_a_spoilt_graph_ends_with_1_and_no_bundle(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bundle_room, "to_onnx", spoil(bundle_room.to_onnx, 1.1))
+    monkeypatch.setattr(build_module, "to_onnx", spoil(build_module.to_onnx, 1.1))
     assert main([checkpoint, "--to", str(tmp_path / "bundle"), f"data.val.uri={split}"]) == 1
     assert not (tmp_path / "bundle").exists()
     said = capsys.readouterr()
@@ -232,11 +233,13 @@ def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(
 def test_a_graph_that_does_not_run_at_another_size_is_no_bundle(
     predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = bundle_room.to_onnx
+    make = build_module.to_onnx
     monkeypatch.setattr(
-        bundle_room, "to_onnx", lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed"))
+        build_module,
+        "to_onnx",
+        lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed")),
     )
-    with pytest.raises(ParityError, match="does not run at 192x128"):
+    with pytest.raises(ParityError, match="does not run at 192x160"):
         write(predictor("linear"), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

@@ -19,6 +19,7 @@ class ReferenceEngine:
     """
 
     type: Literal["reference"] = "reference"
+    precision: ClassVar[Literal["fp32"]] = "fp32"
     package: str = "onnx"
     wrong: float = 0.0
     most: int | None = None

@@ -1,6 +1,6 @@
 """1-D signals as an input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -70,8 +70,8 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
     def fill_empty(self, rule: "SignalCanvas", arrays: Arrays) -> int:
         return self.fill(np.zeros(rule.length, np.float32), rule, arrays)
 
-    def other_rule(self, rule: "SignalCanvas") -> "SignalCanvas":
-        return SignalCanvas(length=rule.length + 16)
+    def other_rules(self, rule: "SignalCanvas") -> Sequence["SignalCanvas"]:
+        return [SignalCanvas(length=rule.length + 16)]
 
     def show(self, raw: NDArray[np.float32]) -> NDArray[np.uint8]:
         image = np.full((64, 200, 3), 255, np.uint8)

@@ -1,0 +1,174 @@
+"""OpenVINO, Intel's engine for CPUs: it reads the ONNX file.
+
+Two losses that it would choose by itself are switched off: on processors with bf16 it computes in
+bf16 (errors of 5e-2 were seen), and it stores weights as fp16.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.backends.backend import (
+    BundleFiles,
+    Calibration,
+    EngineError,
+    EngineLimits,
+    Exported,
+    GraphArrays,
+    Session,
+    first_line,
+)
+from mtl_ray.config.strict import STRICT
+
+FILES = ("openvino.xml", "openvino.bin")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OpenVinoEngine:
+    """OpenVINO (https://docs.openvino.ai) on the CPU."""
+
+    type: Literal["openvino"]
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """fp16: weights are stored as fp16 and computed with as fp32. int8: by NNCF."""
+
+    def unavailable(self) -> str | None:
+        """See ``AnyEngine``."""
+        if find_spec("openvino") is None:
+            return "openvino is not installed (Fix: pip install 'mtl_ray[openvino]')"
+        return None
+
+    def limits(self) -> EngineLimits:
+        """See ``AnyEngine``."""
+        return EngineLimits()
+
+    def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
+        """See ``AnyEngine``."""
+        import openvino
+
+        source = folder / "source.onnx"
+        source.write_bytes(exported.onnx)
+        try:
+            model = openvino.convert_model(source)
+            if self.precision == "int8":
+                model = _quantised(model, exported.calibration)
+            openvino.save_model(model, folder / FILES[0], compress_to_fp16=self.precision == "fp16")
+        except Exception as error:  # OpenVINO raises classes of its own for each frontend
+            raise EngineError(f"openvino cannot hold the graph: {first_line(error)}") from error
+        return {name: folder / name for name in FILES}
+
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
+        """See ``AnyEngine``."""
+        import openvino
+
+        core = openvino.Core()
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        with TemporaryDirectory() as folder:
+            for name in names:
+                files.fetch(name, Path(folder) / name)
+            try:
+                model = core.read_model(Path(folder) / names[0])
+                compiled = core.compile_model(model, "CPU", options)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"openvino cannot open {names[0]}: {first_line(error)}"
+                ) from error
+        return _Session(compiled)
+
+
+def _quantised(model: Any, calibration: Calibration) -> Any:
+    """The model with 8-bit convolutions and matrix products where NNCF places them."""
+    if find_spec("nncf") is None:
+        raise EngineError(
+            "int8 of openvino needs nncf, which is not installed (Fix: pip install "
+            "'mtl_ray[openvino]')"
+        )
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    after = _after_computing(model)
+    ignored = [
+        node.get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() not in ("Constant", "Parameter", "Result")
+        and (node.get_friendly_name() in after or calibration.excluded(node.get_friendly_name()))
+    ]
+    return nncf.quantize(
+        model,
+        nncf.Dataset([dict(batch) for batch in calibration.batches]),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=max(1, len(calibration.batches)),
+        ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+    )
+
+
+def _after_computing(model: Any) -> set[str]:
+    """The names of the nodes that no convolution or matrix product follows: the coordinates of
+    boxes do not fit into 256 steps.
+    """
+    feeding: set[str] = set()
+    after: set[str] = set()
+    for node in reversed(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if node.get_type_name() in _PRODUCTS or name in feeding:
+            feeding.update(
+                each.get_source_output().get_node().get_friendly_name() for each in node.inputs()
+            )
+        else:
+            after.add(name)
+    return after
+
+
+_PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
+
+
+class _Requests(threading.local):
+    """The request of each thread."""
+
+    request: Any = None
+
+
+class _Session:
+    """See ``Session``. Each thread has a request of its own."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._outputs = [output.get_any_name() for output in compiled.outputs]
+        self._local = _Requests()
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """The device, and the precisions that its operators really have."""
+        kinds: dict[str, int] = {}
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            info = node.get_rt_info()
+            if info["layerType"].astype(str) in _COMPUTING:
+                kind = info["runtimePrecision"].astype(str)
+                kinds[kind] = kinds.get(kind, 0) + 1
+        ran = " and ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+        return {"device": "CPU", "precision": ran or "no convolution"}
+
+    def run(self, arrays: GraphArrays) -> GraphArrays:
+        """See ``Session``."""
+        if self._local.request is None:
+            self._local.request = self._compiled.create_infer_request()
+        request = self._local.request
+        try:
+            found = request.infer(dict(arrays), share_inputs=True)
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise EngineError(f"openvino: {first_line(error)}") from error
+        return {name: np.array(found[index]) for index, name in enumerate(self._outputs)}
+
+
+_COMPUTING = frozenset(
+    ("Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected")
+)
+"""The types of operators whose precision is reported."""

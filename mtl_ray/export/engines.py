@@ -1,0 +1,247 @@
+"""Further engines of a bundle: each is built and checked by itself, on any machine.
+
+An engine with fp32 must give what torch gives, as the first engine. One with fp16 or int8 must not
+lose more than ``export.max_metric_drop`` of the metric of any head.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_ray.artifact import publish
+from mtl_ray.backends.backend import AnyEngine, EngineError
+from mtl_ray.backends.config import engine_name
+from mtl_ray.evaluation.measure import measure
+from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.export.build import Built, TracedGraph, build, form_for, sign, trace
+from mtl_ray.export.calibrate import calibration_of
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.parity import MetricPair, Parity
+from mtl_ray.export.verify import DecodedSample, check_samples, verify
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.signature import FurtherEngine
+from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.input import placed
+from mtl_ray.loading.config import DataConfig
+
+WARM_UP, MOST_RUNS, MOST_S = 5, 200, 4.0
+"""Calls before the clock starts; most calls and most seconds that are timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRequest:
+    """What one engine is built from.
+
+    Attributes:
+        checkpoint: its URI.
+        engine: to build.
+        config: of the export.
+        data: where samples are.
+        plugins: modules of the engine and the checkpoint.
+    """
+
+    checkpoint: str
+    engine: AnyEngine
+    config: ExportConfig
+    data: DataConfig
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Of single samples on one thread, without what comes before and after the network.
+
+    Attributes:
+        p50_ms, p99_ms: milliseconds of a call.
+        per_second: samples a second.
+    """
+
+    p50_ms: float
+    p99_ms: float
+    per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltEngine:
+    """An engine that was built and checked, or the reason why it was not.
+
+    Attributes:
+        name: see ``engine_name``.
+        failure: one sentence; None if it is in the bundle.
+        files: its files by name.
+        signature: its part of the signature.
+        parity: what was compared.
+        latency: None if it did not run.
+        build_s: seconds of its build.
+        about: facts that it states, such as the precision that it runs with.
+    """
+
+    name: str
+    failure: str | None = None
+    files: Mapping[str, bytes]
+    signature: FurtherEngine | None = None
+    parity: Parity | None = None
+    latency: Latency | None = None
+    build_s: float = 0.0
+    about: Mapping[str, str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its files."""
+        return sum(map(len, self.files.values()))
+
+
+MoreEngines = Callable[[], Sequence[BuiltEngine]]
+"""Builds all further engines."""
+
+
+def build_engine(request: EngineRequest) -> BuiltEngine:
+    """Builds and checks one engine; what it cannot do is its ``failure``."""
+    name = engine_name(request.engine)
+    if (reason := request.engine.unavailable()) is not None:
+        return _failed(name, reason)
+    predictor = open_checkpoint(request.checkpoint)
+    config = form_for(request.engine, request.config)
+    try:
+        traced = trace(predictor, config)
+        return _built(request, predictor, traced, config)
+    except (EngineError, ValueError) as error:
+        return _failed(name, str(error))
+
+
+def _failed(name: str, reason: str, parity: Parity | None = None) -> BuiltEngine:
+    return BuiltEngine(name=name, failure=reason, files={}, about={}, parity=parity)
+
+
+def _built(
+    request: EngineRequest, predictor: TorchPredictor, traced: TracedGraph, config: ExportConfig
+) -> BuiltEngine:
+    name = engine_name(config.engine)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
+        calibration = None
+        if config.engine.precision == "int8":
+            unsigned = sign(predictor, traced, config, ("none",), request.plugins)
+            calibration = calibration_of(
+                request.data, predictor.canvas, config.calibration, unsigned
+            )
+        start = time.monotonic()
+        built = build(predictor, traced, config, Path(scratch), request.plugins, calibration)
+        build_s = time.monotonic() - start
+        files = {
+            key: value if isinstance(value, bytes) else value.read_bytes()
+            for key, value in built.files.items()
+        }
+        content = {**files, "signature.json": built.signature.to_json()}
+        publish(folder, content, kind="bundle")
+        bundle = BundlePredictor(folder, threads=1)  # opened from its files, as a server does
+        parity = _checked(request, predictor, traced, bundle, config)
+        if parity.failures:
+            return _failed(name, "; ".join(parity.failures), parity)
+        return BuiltEngine(
+            name=name,
+            files=files,
+            signature=_further(built),
+            parity=parity,
+            latency=latency_of(bundle),
+            build_s=build_s,
+            about=dict(bundle.session.about),
+        )
+
+
+def _further(built: Built) -> FurtherEngine:
+    signature = built.signature
+    return FurtherEngine(
+        engine=signature.engine,
+        files=signature.files,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        layout=signature.layout,
+    )
+
+
+def _checked(
+    request: EngineRequest,
+    predictor: TorchPredictor,
+    traced: TracedGraph,
+    bundle: BundlePredictor,
+    config: ExportConfig,
+) -> Parity:
+    """The parity of an engine, by its precision."""
+    if config.engine.precision == "fp32":
+        samples, _ = check_samples(request.data, predictor.vocabulary, config.samples)
+        return verify(predictor, traced.graph, bundle, samples, config)
+    samples, _ = check_samples(request.data, predictor.vocabulary, config.metric_samples)
+    return compare_loss(predictor, bundle, samples, config)
+
+
+def compare_loss(
+    reference: Predictor,
+    bundle: Predictor,
+    samples: Sequence[DecodedSample],
+    config: ExportConfig,
+) -> Parity:
+    """The loss of the main metric of each head by an engine of less precision."""
+    parity = Parity(layout=config.layout, samples=len(samples))
+    results = []
+    for predictor in (reference, bundle):
+        metrics = head_metrics(predictor.heads, predictor.vocabulary)
+        measure(predictor, (sample for sample, _ in samples), metrics)
+        results.append(metrics)
+    for head, ours in results[0].items():
+        theirs = results[1][head]
+        first, second = (float(each.result()[ours.main]) for each in (ours, theirs))
+        parity.metrics.append(MetricPair(head=head, metric=ours.main, torch=first, bundle=second))
+        loss = second - first if ours.main in ours.lower_is_better else first - second
+        if not loss <= config.max_metric_drop:  # NaN, where nothing is annotated, is no proof
+            parity.failures.append(
+                f"{head}/{ours.main} is {first:.4f} in torch and {second:.4f} in this engine, a "
+                f"loss above {config.max_metric_drop:g} (export.max_metric_drop)"
+                if np.isfinite(loss)
+                else f"{head}/{ours.main} cannot be compared: the samples have no annotation"
+            )
+    return parity
+
+
+def latency_of(bundle: BundlePredictor) -> Latency:
+    """Times single samples of generated data."""
+    _, raw = bundle.canvas.input.generate(np.random.default_rng(0))
+    arrays, _ = placed([raw], bundle.canvas)
+    for _ in range(WARM_UP):
+        bundle.run(arrays)
+    seconds = np.array(list(islice(_timed(bundle, arrays), MOST_RUNS)))
+    return Latency(
+        p50_ms=float(np.median(seconds) * 1e3),
+        p99_ms=float(np.quantile(seconds, 0.99) * 1e3),
+        per_second=float(len(seconds) / seconds.sum()),
+    )
+
+
+def _timed(bundle: BundlePredictor, arrays: Mapping[str, Any]) -> Iterator[float]:
+    until = time.perf_counter() + MOST_S
+    while (start := time.perf_counter()) < until:
+        bundle.run(arrays)
+        yield time.perf_counter() - start
+
+
+def requests_of(
+    checkpoint: str, config: ExportConfig, data: DataConfig, plugins: tuple[str, ...]
+) -> list[EngineRequest]:
+    """A request for each further engine of a config."""
+    return [
+        EngineRequest(
+            checkpoint=checkpoint,
+            engine=engine,
+            config=replace(config, engines=()),
+            data=data,
+            plugins=plugins,
+        )
+        for engine in config.engines
+    ]

@@ -1,0 +1,257 @@
+"""Engines: each gives what torch gives, or is refused with a sentence."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.export import main
+from mtl_ray.backends import onnx_int8
+from mtl_ray.backends.backend import AnyEngine, EngineError, Exported
+from mtl_ray.backends.config import EngineConfig, engine_name, engine_overrides
+from mtl_ray.backends.onnx_int8 import activation_type
+from mtl_ray.backends.openvino import OpenVinoEngine
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inference.predictor import open_predictor
+from mtl_ray.inference.signature import read_signature
+from tests.evaluation.conftest import make_samples, write_split
+from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
+
+LABELS = {"labels": HEADS["labels"]}
+TWO = {"labels": HEADS["labels"], "boxes": HEADS["boxes"]}
+LOOSE = ExportConfig(samples=4, max_metric_drop=0.6, metric_samples=6)
+
+
+def engine(kind: str, **options: Any) -> AnyEngine:
+    built: AnyEngine = TypeAdapter(EngineConfig).validate_python({"type": kind, **options})
+    return built
+
+
+@pytest.fixture(scope="module")
+def request_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[AnyEngine], EngineRequest]:
+    """A checkpoint of two heads, measured and calibrated on a split whose truth is what it says."""
+    folder = tmp_path_factory.mktemp("engines")
+    checkpoint = str(write_checkpoint(folder / "checkpoint", TWO))
+    split = write_split(folder / "split", make_samples(open_checkpoint(checkpoint)))
+    data = tiny_config(TWO).data
+    data = replace(data, train=replace(data.train, uri=split), val=replace(data.val, uri=split))
+
+    def make(chosen: AnyEngine) -> EngineRequest:
+        return EngineRequest(checkpoint=checkpoint, engine=chosen, config=LOOSE, data=data)
+
+    return make
+
+
+def build(request: EngineRequest) -> BuiltEngine:
+    if (reason := request.engine.unavailable()) is not None:
+        pytest.skip(reason)
+    return build_engine(request)
+
+
+@pytest.fixture(scope="module")
+def built_as(
+    request_of: Callable[[AnyEngine], EngineRequest],
+) -> Callable[[str], BuiltEngine]:
+    """Builds an engine by its short name, once."""
+
+    @cache
+    def once(name: str) -> BuiltEngine:
+        kind, _, precision = name.partition(":")
+        return build(request_of(engine(kind, **({"precision": precision} if precision else {}))))
+
+    return once
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torchscript", "ncnn", "executorch"])
+def test_an_exact_engine_agrees_with_torch(
+    name: str, built_as: Callable[[str], BuiltEngine]
+) -> None:
+    built = built_as(name)
+    assert built.failure is None
+    assert built.parity is not None
+    assert built.parity.checks
+    assert all(check.agree == 1.0 for check in built.parity.checks)
+    assert built.latency is not None
+    assert built.latency.p50_ms > 0
+
+
+@pytest.mark.parametrize("name", ["onnxruntime:int8", "openvino:int8", "openvino:fp16"])
+def test_a_smaller_engine_is_judged_by_its_metric(
+    name: str, built_as: Callable[[str], BuiltEngine]
+) -> None:
+    built = built_as(name)
+    assert built.failure is None
+    assert built.name == name
+    assert built.parity is not None
+    assert {pair.head for pair in built.parity.metrics} == set(TWO)
+    whole = built_as(name.partition(":")[0])
+    assert built.num_bytes < whole.num_bytes
+
+
+def test_a_loss_of_the_metric_is_a_refusal(
+    request_of: Callable[[AnyEngine], EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ground truth is what the model says, so noise in its weights must lose."""
+    chosen = engine("openvino", precision="fp16")
+    spoil_weights(monkeypatch, 3.0)
+    built = build(replace(request_of(chosen), config=replace(LOOSE, max_metric_drop=0.01)))
+    assert built.failure is not None
+    assert "a loss above 0.01" in built.failure
+    assert not built.files
+
+
+def spoil_weights(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """OpenVINO builds from a file whose first convolution is another one."""
+    honest = OpenVinoEngine.build
+
+    def spoilt(
+        self: OpenVinoEngine, exported: Exported, folder: Path
+    ) -> Mapping[str, bytes | Path]:
+        model = onnx.load_from_string(exported.onnx)
+        weights = next(each for each in model.graph.initializer if len(each.dims) == 4)
+        values = onnx.numpy_helper.to_array(weights) * factor
+        weights.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), weights.name))
+        return honest(self, replace(exported, onnx=model.SerializeToString()), folder)
+
+    monkeypatch.setattr(OpenVinoEngine, "build", spoilt)
+
+
+def test_an_engine_with_a_fault_is_refused(
+    request_of: Callable[[AnyEngine], EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_weights(monkeypatch, 1.5)
+    built = build(request_of(engine("openvino")))
+    assert built.failure is not None
+    assert "max_score" in built.failure or "agree" in built.failure
+
+
+def test_swapped_axes_are_refused(
+    request_of: Callable[[AnyEngine], EngineRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = BundlePredictor.run
+
+    def swapped(self: BundlePredictor, arrays: Any) -> Any:
+        image = np.ascontiguousarray(arrays["image"][..., ::-1])
+        return honest(self, {**arrays, "image": image})
+
+    monkeypatch.setattr(BundlePredictor, "run", swapped)
+    built = build(request_of(engine("torchscript")))
+    assert built.failure is not None
+
+
+def test_int8_is_calibrated_on_the_training_split_alone(
+    request_of: Callable[[AnyEngine], EngineRequest],
+) -> None:
+    request = request_of(engine("onnxruntime", precision="int8"))
+    data = replace(request.data, train=replace(request.data.train, uri="nowhere"))
+    built = build_engine(replace(request, data=data))
+    assert built.failure is not None
+    assert "training split, which cannot be read" in built.failure
+
+
+def test_nodes_can_stay_exact(
+    request_of: Callable[[AnyEngine], EngineRequest], built_as: Callable[[str], BuiltEngine]
+) -> None:
+    request = request_of(engine("onnxruntime", precision="int8"))
+    some = built_as("onnxruntime:int8")
+    config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("conv",)))
+    none = build_engine(replace(request, config=config))
+    counts = [
+        sum(node.op_type == "QuantizeLinear" for node in graph.node)
+        for graph in (
+            onnx.load_from_string(next(iter(built.files.values()))).graph for built in (some, none)
+        )
+    ]
+    assert counts[0] > counts[1] > 0
+    config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("",)))
+    assert "every node is excluded" in str(build_engine(replace(request, config=config)).failure)
+
+
+def test_unsigned_activations_where_the_processor_is_fast_with_them() -> None:
+    assert activation_type(frozenset({"sse2", "avx512_vnni"})) == ("QUInt8", False)
+    assert activation_type(frozenset({"sse2", "avx2"})) == ("QUInt8", True)
+    assert activation_type(frozenset()) == ("QInt8", False)
+    assert isinstance(onnx_int8.cpu_flags(), frozenset)
+
+
+def test_a_bundle_holds_several_engines_and_says_which_failed(
+    tmp_path: Path,
+    request_of: Callable[[AnyEngine], EngineRequest],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    request = request_of(engine("onnxruntime"))
+    to, uri = str(tmp_path / "bundle"), request.data.val.uri
+    rest = [f"data.val.uri={uri}", f"data.train.uri={uri}", "export.max_metric_drop=0.5"]
+    names = ["onnxruntime", "torchscript", "onnxruntime:int8", "tensorrt"]
+    assert main([request.checkpoint, "--to", to, *rest, "--engine", *names]) == 1
+    printed = capsys.readouterr().out
+    assert "tensorrt is not in the bundle: tensorrt is not installed" in printed
+    signature = read_signature((tmp_path / "bundle" / "signature.json").read_bytes())
+    assert signature.engine_names == ("onnxruntime", "torchscript", "onnxruntime:int8")
+    report = json.loads((tmp_path / "bundle" / "engines.json").read_text())
+    assert [each["name"] for each in report["engines"]] == names
+    assert b"torchscript" in (tmp_path / "bundle" / "engines.html").read_bytes()
+    first = BundlePredictor(to).predict(images())
+    other = open_predictor(to, engine="torchscript").predict(images())
+    for ours, theirs in zip(first, other, strict=True):
+        np.testing.assert_allclose(ours["labels"].scores, theirs["labels"].scores, atol=1e-5)
+    with pytest.raises(ValueError, match=r"no engine 'ncnn'; it has onnxruntime, torchscript"):
+        BundlePredictor(to, engine="ncnn")
+    with pytest.raises(ValueError, match="--engine is for bundles"):
+        open_predictor(request.checkpoint, engine="openvino")
+
+
+@pytest.mark.parametrize("name", ["openvino.xml", "openvino.bin", "model.torchscript"])
+def test_a_damaged_file_of_an_engine_is_one_sentence(
+    name: str, built_as: Callable[[str], BuiltEngine]
+) -> None:
+    kind = "torchscript" if "torch" in name else "openvino"
+    built = built_as(kind)
+
+    class Damaged:
+        def read(self, wanted: str) -> bytes:
+            data = built.files[wanted]
+            return data[: len(data) // 2] if wanted == name else data
+
+        def fetch(self, wanted: str, path: Path) -> None:
+            path.write_bytes(self.read(wanted))
+
+    with pytest.raises(EngineError, match=rf"{kind} cannot open") as caught:
+        engine(kind).open(Damaged(), tuple(built.files), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_on_the_command_line() -> None:
+    assert engine_name(engine("openvino", precision="int8")) == "openvino:int8"
+    assert engine_overrides([]) == []
+    assert engine_overrides(["ncnn:fp16"]) == [
+        'export.engine={"type": "onnxruntime"}',
+        'export.engines=[{"type": "ncnn", "precision": "fp16"}]',
+    ]
+    with pytest.raises(ValueError, match="no package of PPLNN"):
+        engine_overrides(["pplnn"])
+    with pytest.raises(ValidationError):
+        engine("ncnn", precision="int8")
+
+
+def test_mistakes_of_the_command_line(
+    tmp_path: Path,
+    request_of: Callable[[AnyEngine], EngineRequest],
+) -> None:
+    checkpoint = request_of(engine("onnxruntime")).checkpoint
+    with pytest.raises(ValueError, match="engine"):
+        main([checkpoint, "--to", str(tmp_path / "b"), "--engine", "openvin"])
+    shutil.rmtree(tmp_path / "b", ignore_errors=True)
