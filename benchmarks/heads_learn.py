@@ -69,7 +69,11 @@ class Case(NamedTuple):
 
 CASES: Mapping[str, Case] = {
     "atss": Case(0.60, GRID),
-    "retinanet": Case(0.58, {**GRID, "levels": ["P3", "P4", "P5", "P6", "P7"]}),
+    "retinanet": Case(
+        0.60,
+        {**GRID, "levels": ["P3", "P4", "P5", "P6", "P7"]},
+        schedule={"optimizer": {"lr": 3e-3}},
+    ),
     "fcos": Case(0.60, GRID | TRICKS),
     "gfl": Case(0.60, GRID, schedule={"optimizer": {"lr": 3e-3}}),
     "yolox": Case(0.60, GRID | LEVELS, necks=PATHS),

@@ -35,10 +35,11 @@ OBJECTS = "instances"
 
 
 class OpenedNetwork(NamedTuple):
-    """A model in evaluation mode, and the classes that it learns."""
+    """A model in evaluation mode, the classes that it learns, and the configs of its heads."""
 
     model: Model
     vocabulary: Vocabulary
+    heads: Mapping[str, object] = {}
 
 
 def forward_file(
@@ -89,10 +90,12 @@ def open_network(
         opened = open_artifact(uri, kind="checkpoint")
         network = read_network(opened)
         vocabulary = read_vocabulary(opened, network.vocabulary)
-        return OpenedNetwork(load_model(opened, network, vocabulary), vocabulary)
+        model = load_model(opened, network, vocabulary)
+        return OpenedNetwork(model, vocabulary, network.model.heads)
     config, vocabulary = open_config(target, _count(classes))
     torch.manual_seed(config.runtime.seed)
-    return OpenedNetwork(build_model(config.model, vocabulary).eval(), vocabulary)
+    model = build_model(config.model, vocabulary).eval()
+    return OpenedNetwork(model, vocabulary, config.model.heads)
 
 
 def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) -> OpenedNetwork:
@@ -113,7 +116,7 @@ def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) ->
         raise ValueError(
             f"{weights} does not fill the network: {str(error).splitlines()[-1].strip()}"
         ) from error
-    return OpenedNetwork(model.eval(), vocabulary)
+    return OpenedNetwork(model.eval(), vocabulary, network.heads)
 
 
 def _count(classes: int | tuple[str, ...] | None) -> int | None:
@@ -143,7 +146,7 @@ def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDA
         found = {name: _numpy(value) for name, value in features.items()}
         several = len(model.heads) > 1
         for name, module in model.heads.items():
-            arrays = _of_head(cast(Head, module), features, context)
+            arrays = _of_head(cast(Head, module), network.heads.get(name), features, context)
             if batch.objects is not None and cast(Head, module).annotation == OBJECTS:
                 arrays |= _trained(name, network, features, context, batch.objects)
             prefix = f"{name}/" if several else ""
@@ -163,7 +166,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDArray[Any]]:
+def _of_head(
+    head: Head, config: object, features: Features, context: Context
+) -> dict[str, NDArray[Any]]:
     if (inspected_head := inspected(head)) is not None:
         arrays = inspected_head.raw_outputs(features, context)
     elif (dense_head := dense(head)) is not None:
@@ -177,7 +182,6 @@ def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDAr
     predicted = {name: _numpy(value) for name, value in head.predict(features, context).items()}
     if "boxes" not in predicted:
         return {**found, **predicted}
-    config = getattr(head, "config", None)
     if "masks" in predicted and isinstance(config, MaskFraming):
         predicted["mask_probabilities"] = predicted.pop("masks")
     found |= _detections(predicted)
