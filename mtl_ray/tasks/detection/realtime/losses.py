@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtl_ray.models.head import Term
-from mtl_ray.tasks.detection.query.dfine_boxes import (
+from mtl_ray.tasks.detection.query.matcher import SetTargets, corners
+from mtl_ray.tasks.detection.query.set_losses import target_boxes, target_classes
+from mtl_ray.tasks.detection.realtime.boxes import (
     distillation_loss,
     distribution_loss,
     overlaps,
     shift_targets,
 )
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RealTimeOptions
-from mtl_ray.tasks.detection.query.dfine_decoder import LayerOutput
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners
-from mtl_ray.tasks.detection.query.set_losses import target_boxes, target_classes
+from mtl_ray.tasks.detection.realtime.config import DFineHead, RealTimeOptions
+from mtl_ray.tasks.detection.realtime.decoder import LayerOutput
 
 
 class NamedOutput(NamedTuple):
@@ -134,7 +134,7 @@ def box_terms(
 
 
 class Shifts(NamedTuple):
-    """What is known of distributions besides their logits: see ``dfine_boxes.shift_targets``."""
+    """What is known of distributions besides their logits: see ``boxes.shift_targets``."""
 
     steps: Tensor
     curvature: Tensor

@@ -140,7 +140,7 @@ class DFineHead(RealTimeOptions):
         self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
     ) -> "Head":
         """See ``AnyHead``."""
-        from mtl_ray.tasks.detection.query.dfine import DFine
+        from mtl_ray.tasks.detection.realtime.dfine import DFine
 
         check_maps(self.type, self.levels, strides)
         return DFine(self, channels, len(vocabulary.classes[self.annotation]))
@@ -156,7 +156,7 @@ class RtDetrV2Head(RealTimeOptions):
         self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
     ) -> "Head":
         """See ``AnyHead``."""
-        from mtl_ray.tasks.detection.query.dfine import RtDetrV2
+        from mtl_ray.tasks.detection.realtime.dfine import RtDetrV2
 
         check_maps(self.type, self.levels, strides)
         return RtDetrV2(self, channels, len(vocabulary.classes[self.annotation]))

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtl_ray.tasks.detection.query.dfine_boxes import SMALLEST, centred
-from mtl_ray.tasks.detection.query.dfine_config import Denoising
 from mtl_ray.tasks.detection.query.matcher import SetTargets, corners
+from mtl_ray.tasks.detection.realtime.boxes import SMALLEST, centred
+from mtl_ray.tasks.detection.realtime.config import Denoising
 
 _WORD = 0xFFFFFFFF
 

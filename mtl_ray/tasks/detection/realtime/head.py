@@ -15,26 +15,6 @@ from torch import Tensor, nn
 from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
 from mtl_ray.models.hybrid_encoder import Perceptron
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
-from mtl_ray.tasks.detection.query.dfine_boxes import canvas_targets, token_anchors
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RtDetrV2Head
-from mtl_ray.tasks.detection.query.dfine_decoder import (
-    DFineDecoder,
-    LayerOutput,
-    RtDetrDecoder,
-    class_layer,
-    still,
-)
-from mtl_ray.tasks.detection.query.dfine_denoising import (
-    NoisyQueries,
-    noisy_queries,
-    visible_queries,
-)
-from mtl_ray.tasks.detection.query.dfine_losses import (
-    NamedOutput,
-    box_terms,
-    class_terms,
-    layer_outputs,
-)
 from mtl_ray.tasks.detection.query.matcher import (
     MatchCosts,
     SetTargets,
@@ -43,6 +23,26 @@ from mtl_ray.tasks.detection.query.matcher import (
     matching_costs,
 )
 from mtl_ray.tasks.detection.query.set_losses import counted_queries, target_boxes, target_classes
+from mtl_ray.tasks.detection.realtime.boxes import canvas_targets, token_anchors
+from mtl_ray.tasks.detection.realtime.config import DFineHead, RtDetrV2Head
+from mtl_ray.tasks.detection.realtime.decoder import (
+    DFineDecoder,
+    LayerOutput,
+    RtDetrDecoder,
+    class_layer,
+    still,
+)
+from mtl_ray.tasks.detection.realtime.denoising import (
+    NoisyQueries,
+    noisy_queries,
+    visible_queries,
+)
+from mtl_ray.tasks.detection.realtime.losses import (
+    NamedOutput,
+    box_terms,
+    class_terms,
+    layer_outputs,
+)
 
 _LAYER = r"model\.decoder\.layers\.(\d+)\."
 HEAD_RULES = (
@@ -275,7 +275,8 @@ class RealTimeDetr(HeadModule):
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``. Hugging Face's files have the tensors of the last layers of the
-        decoder under one name, or the same ones under two.
+        decoder under one name, or the same ones under two. A network that was trained without
+        denoising has no embedding for it; that stays random, since only training reads it.
         """
         if program != "huggingface":
             return {}
@@ -285,7 +286,12 @@ class RealTimeDetr(HeadModule):
         alone = {full: tensors[name] for full, name in inner.items() if full not in tensors}
         found = renamed(single | alone, HEAD_RULES)
         own = self.state_dict()
-        return {
+        unread = {
+            name: Imported(value, ())
+            for name, value in own.items()
+            if found and name.startswith("denoising_class_embed.")
+        }
+        return unread | {
             name: Imported(value, _sources(sources[0], tensors, inner))
             for name, (value, sources) in found.items()
             if name in own

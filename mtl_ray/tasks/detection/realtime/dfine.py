@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from mtl_ray.models.head import Term
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RtDetrV2Head
-from mtl_ray.tasks.detection.query.dfine_decoder import DFineDecoder, LayerOutput, RtDetrDecoder
-from mtl_ray.tasks.detection.query.dfine_head import RealTimeDetr, SetGroup
-from mtl_ray.tasks.detection.query.dfine_losses import (
+from mtl_ray.tasks.detection.query.matcher import SetTargets
+from mtl_ray.tasks.detection.realtime.config import DFineHead, RtDetrV2Head
+from mtl_ray.tasks.detection.realtime.decoder import DFineDecoder, LayerOutput, RtDetrDecoder
+from mtl_ray.tasks.detection.realtime.head import RealTimeDetr, SetGroup
+from mtl_ray.tasks.detection.realtime.losses import (
     NamedOutput,
     Shifts,
     box_terms,
@@ -17,7 +18,6 @@ from mtl_ray.tasks.detection.query.dfine_losses import (
     shifted_outputs,
     union_of_matches,
 )
-from mtl_ray.tasks.detection.query.matcher import SetTargets
 
 
 class DFine(RealTimeDetr):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.tasks.detection.query.dfine_config import RealTimeOptions
+from mtl_ray.tasks.detection.realtime.config import RealTimeOptions
 
 
 class DeformableSampling(nn.Module):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ray.models.hybrid_encoder import Perceptron, SelfAttention
-from mtl_ray.tasks.detection.query.dfine_boxes import (
+from mtl_ray.tasks.detection.realtime.boxes import (
     expected_shifts,
     logits_of,
     shift_steps,
     shifted_boxes,
 )
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RealTimeOptions, RtDetrV2Head
-from mtl_ray.tasks.detection.query.dfine_sampling import DeformableSampling
+from mtl_ray.tasks.detection.realtime.config import DFineHead, RealTimeOptions, RtDetrV2Head
+from mtl_ray.tasks.detection.realtime.sampling import DeformableSampling
 
 PRIOR = 0.01
 """Probability of a class at the start of training (Lin et al. 2017, section 4.1)."""
