@@ -26,6 +26,9 @@ EXAMPLES = """examples:
   python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
   python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11
   python -m jobs.convert instance_png data/PennFudanPed --split all --images PNGImages --labels PedMasks --class-name pedestrian --to shards/pedestrians
+  python -m jobs.convert kitti data/kitti --split train --to shards/kitti/train
+  python -m jobs.convert objects shards/kitti/train --split objects --to shards/kitti/objects
+  python -m jobs.convert street --split train --to shards/street/train --num 600
   python -m jobs.convert --plugins my_package.plugin my_source data/mine --split train --to shards/mine/train"""  # noqa: E501
 
 

@@ -1,7 +1,7 @@
 """Folders of KITTI's label and result files for its metric, in the numbers that the files state."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from mtl_ray import storage
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
 from mtl_ray.sources.class_names import text_of
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti_frames import in_image, object_columns
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.frames import in_image, object_columns
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -97,7 +97,7 @@ def _frame(name: str, truth: Columns, found: Columns) -> MeasuredFrame:
     )
 
 
-def read_folder(uri: str, *, scored: bool) -> Mapping[str, Columns]:
+def read_folder(uri: str, *, scored: bool) -> dict[str, Columns]:
     """The files of a folder by name without suffix; see ``read_file``.
 
     Raises:

@@ -130,13 +130,19 @@ def _after_computing(model: Any) -> set[str]:
 _PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
 
 
+class _Requests(threading.local):
+    """The request of each thread."""
+
+    request: Any = None
+
+
 class _Session:
     """See ``Session``. Each thread has a request of its own."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._outputs = [output.get_any_name() for output in compiled.outputs]
-        self._local = threading.local()
+        self._local = _Requests()
 
     @property
     def about(self) -> Mapping[str, str]:
@@ -152,9 +158,9 @@ class _Session:
 
     def run(self, arrays: GraphArrays) -> GraphArrays:
         """See ``Session``."""
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+        if self._local.request is None:
+            self._local.request = self._compiled.create_infer_request()
+        request = self._local.request
         try:
             found = request.infer(dict(arrays), share_inputs=True)
         except (RuntimeError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.distributed.cloud_objects import open_cloud_objects
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.shard_jobs import ShardJob, clear, conversion_hash, open_shards, write_job
@@ -25,6 +26,7 @@ from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, s
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.lidar.config import CloudObjects
 from mtl_ray.sources.source import SkippedItem, Source
 
 REJECTS = "rejects.json"
@@ -135,6 +137,8 @@ def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> S
     """Lists a raw or converted split; see ``open_source``. ``plugins`` are the plugins in use."""
     if isinstance(config, Shards):
         return open_shards(config)
+    if isinstance(config, CloudObjects):
+        return open_cloud_objects(config)
     source = open_source(config, rule)
     return replace(source, layout=source.layout.named(plugins))
 

@@ -200,7 +200,10 @@ def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str]
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"
     return tuple(
-        {0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}}
+        {
+            0: "batch",
+            **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic or spec.ragged},
+        }
         for spec in specs
     )
 

@@ -188,10 +188,17 @@ def draw_predictions(
     drawn: list[NDArray[np.uint8]] = []
     views: list[DrawnView] = []
     for name, head in predictor.heads.items():
-        prediction, vocabulary = predictions[name], head_vocabulary(head, predictor.vocabulary)
-        drawn.append(head.task.draw_prediction(image, prediction, vocabulary, score_threshold))
+        own = head_vocabulary(head, predictor.vocabulary)
+        drawn.append(
+            head.task.draw_prediction(
+                image,
+                predictions[name],
+                head_vocabulary(head, predictor.vocabulary),
+                score_threshold,
+            )
+        )
         if sample is not None:
-            views += drawn_views(head.task, sample, vocabulary, prediction, score_threshold)
+            views += drawn_views(head.task, sample, own, predictions[name], score_threshold)
     picture = (
         drawn[0]
         if len(drawn) == 1

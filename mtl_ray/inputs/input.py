@@ -43,11 +43,13 @@ class ArraySpec:
             divides by ``model.std``; all others enter as they are.
         open_axes: names of the axes (counted from 0, without the batch axis) whose length an
             exported graph leaves open.
+        ragged: whether their lengths differ from batch to batch, so that no graph can fix them.
     """
 
     shape: tuple[int, ...]
     dtype: type[np.generic]
     open_axes: Mapping[int, str] = field(default_factory=dict)
+    ragged: bool = False
 
 
 class TooLargeError(ValueError):

@@ -149,9 +149,14 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
                 shape=(rule.max_voxels, rule.max_points, len(rule.features)),
                 dtype=np.float32,
                 open_axes=voxels,
+                ragged=True,
             ),
-            "num_points": ArraySpec(shape=(rule.max_voxels,), dtype=np.int32, open_axes=voxels),
-            "coordinates": ArraySpec(shape=(rule.max_voxels, 3), dtype=np.int32, open_axes=voxels),
+            "num_points": ArraySpec(
+                shape=(rule.max_voxels,), dtype=np.int32, open_axes=voxels, ragged=True
+            ),
+            "coordinates": ArraySpec(
+                shape=(rule.max_voxels, 3), dtype=np.int32, open_axes=voxels, ragged=True
+            ),
         }
 
     def fill(self, raw: PointCloud, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:

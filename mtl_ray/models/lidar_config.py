@@ -74,7 +74,7 @@ class SecondBackbone:
     type: Literal["second"] = "second"
     point_features: int = Field(default=4, ge=3)
     """Numbers of a point: as many as ``data.canvas.features``."""
-    height: int = Field(default=40, ge=17)
+    height: int = Field(default=40, ge=24)
     """Cells of the grid along z."""
     sparse_channels: Annotated[tuple[Stages, ...], Field(min_length=4, max_length=4)] = (
         (16,),

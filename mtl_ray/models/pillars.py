@@ -124,7 +124,9 @@ class PointLayer(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """(N, P, inputs) -> (N, 1, outputs), or (N, P, 2 * outputs)."""
         flat = normalise_rows(self.norm, self.linear(points).flatten(0, 1))
-        found = F.relu(flat).unflatten(0, points.shape[:2])  # (N, P, outputs)
+        found = F.relu(flat).view(
+            points.shape[0], points.shape[1], flat.shape[1]
+        )  # (N, P, outputs)
         largest = found.amax(dim=1, keepdim=True)
         return largest if self.last else torch.cat([found, largest.expand_as(found)], dim=2)
 

@@ -93,7 +93,7 @@ def submanifold_rules(sites: Sites) -> RuleBook:
     weight, outputs = torch.nonzero(found, as_tuple=True)
     inputs = place[weight, outputs]
     half = torch.bincount(weight, minlength=13).tolist()
-    one, other = inputs.split(half), outputs.split(half)
+    one, other = torch.split(inputs, half), torch.split(outputs, half)
     itself = torch.arange(count, device=device)
     return RuleBook(
         torch.cat([*one, itself, *reversed(other)]),
@@ -161,7 +161,7 @@ class _Convolve(torch.autograd.Function):
 
 def _by_weight(rules: RuleBook) -> Iterator[tuple[Tensor, Tensor]]:
     counts = list(rules.counts)
-    return zip(rules.inputs.split(counts), rules.outputs.split(counts), strict=True)
+    return zip(torch.split(rules.inputs, counts), torch.split(rules.outputs, counts), strict=True)
 
 
 class SparseConv(nn.Module):

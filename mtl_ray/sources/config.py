@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
-from mtl_ray.sources.lidar_configs import LidarConfig
-from mtl_ray.sources.lidar_configs_more import DrivingConfig
+from mtl_ray.sources.lidar.config import CloudObjects, LidarConfig
+from mtl_ray.sources.lidar.dataset_configs import DrivingConfig
 from mtl_ray.sources.object_configs import (
     Cityscapes,
     Coco,
@@ -195,7 +195,9 @@ class SemanticPng(RawSource):
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
 _Listed = InstancePng | List | ImageFolder | Idx | UnannotatedImages
 RawConfig = _Drawn | _Listed | LidarConfig | DrivingConfig
-SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
+SourceConfig = Annotated[
+    RawConfig | Shards | CloudObjects, Field(discriminator="type"), Slot("sources")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

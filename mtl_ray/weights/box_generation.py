@@ -5,8 +5,8 @@ counted clockwise from -y: yaw of 1.x = -yaw of 0.x - pi / 2. The last layers of
 such that the same weights give the same boxes:
 
 * Of the two anchors of a size, that along x was the second and is the first.
-* The rows of the logarithms of width and length change places, and that of the yaw its sign. Anchors
-  stand at yaw 0 and 1.57 in both, so pi / 2 - 1.57 is added.
+* The rows of the logarithms of width and length change places, and that of the yaw its sign.
+  Anchors stand at yaw 0 and 1.57 in both, so pi / 2 - 1.57 is added.
 * The two classes of directions change places. (0.x decoded headings turned by pi and turned them
   back when it wrote results.)
 * CenterPoint's sine is minus the cosine of before, and its cosine minus the sine.
@@ -58,7 +58,9 @@ def upgraded_boxes(
         return dict(tensors), ()
     anchors = len(tensors[directions[0]]) // 2 if directions else 0
     if anchors % _ROTATIONS:
-        raise ValueError(f"{directions[0]} is of {anchors} anchors, which are not two for each size")
+        raise ValueError(
+            f"{directions[0]} is of {anchors} anchors, which are not two for each size"
+        )
     changed = dict(tensors)
     for name, value in tensors.items():
         if match := _ANCHORED.fullmatch(name):

@@ -41,6 +41,21 @@ def test_keys_with_and_without_prefix(tmp_path: Path) -> None:
         "pred_instances_3d/KITTI/Car_3D_AP11_moderate_strict",
     ):
         assert curves_of([log], [key])[0].values.tolist() == [70.0]
+    own = [
+        {
+            "objects/KITTI/Car_3D_AP11_moderate_strict": 70.0,
+            "objects/KITTI/Car_3D_AP40_moderate_strict": 71.0,
+            "objects/KITTI/Car_3D_AP40exact_moderate_strict": 72.0,
+            "step": 1,
+        }
+    ]
+    log = read_log(write_log(tmp_path / "own.jsonl", own))
+    for key, value in (
+        ("KITTI/Car_3D_moderate_strict", 70.0),
+        ("KITTI/Car_3D_AP40_moderate_strict", 71.0),
+        ("Car_3D_AP40exact_moderate_strict", 72.0),
+    ):
+        assert curves_of([log], [key])[0].values.tolist() == [value]
 
 
 def test_unknown_and_ambiguous_keys_are_explained(tmp_path: Path) -> None:

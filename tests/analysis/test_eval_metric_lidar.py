@@ -10,7 +10,7 @@ from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
 from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 
@@ -95,8 +95,8 @@ def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).write_text("\n".join(scored))
     figures = eval_lidar(str(tmp_path), str(labels)).report.figures
     assert figures["KITTI/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(12.5)  # 6 of them
-    assert figures["exact/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(100)
-    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+    assert figures["KITTI/Pedestrian_3D_AP40exact_moderate_strict"] == pytest.approx(100)
+    assert figures["KITTI/Car_BEV_AP40exact_moderate_loose"] == pytest.approx(100)
 
 
 def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[str, object]]]:

@@ -13,7 +13,8 @@ from jobs.analyze import dataset as job
 from mtl_ray.analysis.health import SIDE_OCTAVES, Health, bin_edges, in_octaves
 from mtl_ray.analysis.health_data import open_health_dataset
 from mtl_ray.analysis.health_figures import classes_figure, set_name
-from mtl_ray.analysis.health_report import HealthReport, colour_of, median_of
+from mtl_ray.analysis.health_json import colour_of
+from mtl_ray.analysis.health_report import HealthReport, median_of
 from mtl_ray.distributed.dataset_health import check_health
 from tests.loading.splits import png, sample, write_split
 

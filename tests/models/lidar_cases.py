@@ -26,7 +26,7 @@ CANVAS = PointCanvas(
 FINE = PointCanvas(
     type="points",
     minimum=(0, -6.4, -3),
-    maximum=(12.8, 6.4, 1),
+    maximum=(12.8, 6.4, 1.8),
     voxel=(0.2, 0.2, 0.2),
     max_points=4,
     max_voxels=2000,
@@ -52,7 +52,7 @@ PILLARS: dict[str, Any] = {
 SECOND: dict[str, Any] = {
     "backbone": {
         "type": "second",
-        "height": 20,
+        "height": 24,
         "sparse_channels": [[8], [8, 8], [8, 8], [8]],
         "sparse_output": 8,
         "layers": [1, 1],
@@ -84,9 +84,7 @@ def cloud(count: int, seed: int = 0) -> PointCloud:
     """Points in and around the grid of ``CANVAS``."""
     rng = np.random.default_rng(seed)
     xyz = rng.uniform((-1, -7, -3), (14, 7, 1), (count, 3))
-    return PointCloud(
-        points=np.column_stack([xyz, rng.uniform(0, 1, count)]).astype(np.float32)
-    )
+    return PointCloud(points=np.column_stack([xyz, rng.uniform(0, 1, count)]).astype(np.float32))
 
 
 def inputs_of(clouds: list[PointCloud], canvas: PointCanvas = CANVAS) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.distributed.cloud_objects import FEW_POINTS, UNKNOWN_DIFFICULTY, has_difficulty
 from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.distributed.convert_files import convert_files, files_summary
 from mtl_ray.distributed.split import SplitOptions, split_data
@@ -17,17 +18,16 @@ from mtl_ray.inputs.cloud_files import SUFFIXES
 from mtl_ray.inputs.points import POINTS
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
-from mtl_ray.sources.cloud_objects import FEW_POINTS, UNKNOWN_DIFFICULTY, has_difficulty
-from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
+from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.folders import PASSED_OVER
 from mtl_ray.sources.image_reading import open_source
-from mtl_ray.sources.lidar_configs import CloudObjects, Clouds, Kitti, Street
+from mtl_ray.sources.lidar.config import CloudObjects, Clouds, Kitti, Street
 from mtl_ray.sources.writers.kitti import NO_CAMERA, OTHER_FEATURES
 
 Encoding = Literal["arrow", "tfrecord"]
 
 
-def converted(source: RawConfig | Shards, to: Path, **options: Any) -> Conversion:
+def converted(source: SourceConfig, to: Path, **options: Any) -> Conversion:
     return convert(ConvertConfig(source=source, to=str(to), **{"workers": 1, **options}))
 
 
@@ -178,7 +178,7 @@ def test_the_formats_of_images_refuse_clouds(tmp_path: Path, streets: Path) -> N
                 ConvertConfig(
                     source=Shards(root=str(streets), split="val"),
                     to=str(tmp_path / form),
-                    format=form,  # type: ignore[arg-type]
+                    format=form,
                     workers=1,
                 )
             )

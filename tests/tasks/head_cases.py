@@ -5,17 +5,26 @@ tested with.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from mtl_ray.experiment import ModelConfig, build_model
+from mtl_ray.inputs.input import placed
+from mtl_ray.inputs.point_cloud import PointCloud
+from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.model import Model
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary
 
 VOCABULARY = Vocabulary(
-    classes={"labels": ("a", "b", "c"), "instances": ("a", "b"), "semantic": ("a", "b", "c", "d")},
+    classes={
+        "labels": ("a", "b", "c"),
+        "instances": ("a", "b"),
+        "semantic": ("a", "b", "c", "d"),
+        "boxes_3d": ("a", "b"),
+    },
     exclusive_labels=True,
 )
 CANVAS_HW = (64, 96)
@@ -160,7 +169,49 @@ _QUERIES = {
     "denoising": {"queries": 6, "label_noise": 0.2, "box_noise": 0.4},
 }
 HEADS |= {name: {"type": name} | _QUERIES for name in ("dfine", "rtdetr_v2")}
-
+CLOUD_HEADS: dict[str, dict[str, Any]] = {
+    "anchor_3d": {
+        "type": "anchor_3d",
+        "anchors": [
+            {"size": [3, 1.5, 1.5], "bottom": -1.7, "positive": 0.5, "negative": 0.3},
+            {"size": [1.5, 1, 1.5], "bottom": -1.7, "positive": 0.5, "negative": 0.3},
+        ],
+        "select": {"candidates": 60, "score_threshold": 0.02, "iou_threshold": 0.3},
+    },
+    "center_point": {
+        "type": "center_point",
+        "shared_channels": 16,
+        "branch_channels": 16,
+        "select": {"candidates": 40, "score_threshold": 0.02},
+    },
+}
+"""Heads of point clouds, on a trunk of their own."""
+EVERY_HEAD = HEADS | CLOUD_HEADS
+CLOUD_CANVAS = PointCanvas(
+    type="points",
+    minimum=(0, -6.4, -3),
+    maximum=(12.8, 6.4, 1),
+    voxel=(0.8, 0.8, 4),
+    max_points=6,
+    max_voxels=200,
+)
+CLOUD_TRUNK: dict[str, Any] = {
+    "backbone": {
+        "type": "pillars",
+        "point_channels": [16],
+        "layers": [1, 1],
+        "strides": [1, 2],
+        "channels": [16, 16],
+    },
+    "necks": {
+        "map": {
+            "type": "secfpn",
+            "inputs": ["B1", "B2"],
+            "upsample": [1, 2],
+            "channels": [16, 16],
+        }
+    },
+}
 
 CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "yolov3": lambda head: [
@@ -198,6 +249,10 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
     "multilabel": lambda head: [head.linear.bias.grad[None]],
+    "anchor_3d": lambda head: [head.conv_cls.bias.grad.view(head.kinds, -1)],
+    "center_point": lambda head: [
+        torch.cat([maps["heatmap"][1].bias.grad for maps in head.task_heads])[None]
+    ],
 } | dict.fromkeys(
     ("dfine", "rtdetr_v2"),
     lambda head: [
@@ -212,6 +267,13 @@ logits, summed.
 def model_of(*names: str, seed: int = 0, **options: Any) -> Model:
     """A small network with the named heads, each with further options."""
     torch.manual_seed(seed)
+    if set(names) <= CLOUD_HEADS.keys():
+        heads = {name: CLOUD_HEADS[name] | options for name in names}
+        return build_model(
+            TypeAdapter(ModelConfig).validate_python({**CLOUD_TRUNK, "heads": heads}),
+            VOCABULARY,
+            CLOUD_CANVAS,
+        )
     config = {
         "backbone": {
             "name": "resnet18",
@@ -257,6 +319,26 @@ def images(count: int, hw: tuple[int, int] = CANVAS_HW, seed: int = 0) -> Tensor
     )
 
 
+def clouds(seeds: list[int], boxes: Tensor | None = None) -> dict[str, Tensor]:
+    """The arrays of clouds with a flat ground, and with points in a box (7,) of each."""
+    found = []
+    for row, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        ground = rng.uniform((0, -6.4, -1.8), (12.8, 6.4, -1.7), (300, 3))
+        parts = [ground]
+        if boxes is not None:
+            x, y, z, length, width, height, yaw = boxes[row].tolist()
+            inside = rng.uniform(-0.5, 0.5, (200, 3)) * (length, width, height)
+            turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+            inside[:, :2] = inside[:, :2] @ turn
+            parts.append(inside + np.array((x, y, z)))
+        xyz = np.concatenate(parts)
+        points = np.column_stack([xyz, rng.uniform(0, 1, len(xyz))]).astype(np.float32)
+        found.append(PointCloud(points=points))
+    arrays, _ = placed(found, CLOUD_CANVAS)
+    return {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}
+
+
 def known(count: int, classes: int) -> Tensor:
     """All classes known, bool (count, classes)."""
     return torch.ones(count, classes, dtype=torch.bool)
@@ -287,10 +369,31 @@ def batch_of(count: int, seed: int = 0) -> Batch:
         semantic[row, y : y + side, x : x + side] = kind + 1
         labels[row, kind] = 1
     semantic[:, -4:] = IGNORE_INDEX
+    boxes_3d = torch.zeros(count, 3, 7)
+    for row in range(count):
+        place = torch.rand(3, generator=draw)
+        size = [3.0, 1.5, 1.5] if classes[row, 0] == 0 else [1.5, 1.0, 1.5]
+        boxes_3d[row, 0] = torch.tensor(
+            [2 + 8 * place[0], 8 * place[1] - 4, -0.95, *size, 6 * place[2] - 3]
+        )
+    velocity = torch.rand(count, 3, 2, generator=draw)
     annotated = torch.ones(count, dtype=torch.bool)
     return Batch(
-        inputs={"image": image, "valid_hw": torch.tensor([CANVAS_HW] * count, dtype=torch.int32)},
+        inputs={
+            "image": image,
+            "valid_hw": torch.tensor([CANVAS_HW] * count, dtype=torch.int32),
+            **clouds([seed + row for row in range(count)], boxes_3d[:, 0]),
+        },
         targets={
+            "boxes_3d": {
+                "boxes": boxes_3d,
+                "classes": classes.clone(),
+                "velocity": velocity,
+                "has_velocity": present.clone(),
+                "present": present.clone(),
+                "annotated": annotated.clone(),
+                "known_classes": known(count, 2),
+            },
             "instances": {
                 "boxes": boxes,
                 "classes": classes,
@@ -322,5 +425,11 @@ def total(terms: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def inputs_of(image: Tensor, valid_hw: tuple[int, int]) -> dict[str, Tensor]:
-    """What a model takes, of canvases that are all filled up to the same height and width."""
-    return {"image": image, "valid_hw": torch.tensor([valid_hw] * len(image), dtype=torch.int32)}
+    """What a model takes, of canvases that are all filled up to the same height and width; a cloud
+    for each image is made of its pixels.
+    """
+    return {
+        "image": image,
+        "valid_hw": torch.tensor([valid_hw] * len(image), dtype=torch.int32),
+        **clouds([int(each.long().sum()) for each in image]),
+    }

@@ -13,14 +13,16 @@ from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
-from mtl_ray.models.head import Context, Head, Term, dense
+from mtl_ray.models.head import Head, Term, dense
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from tests.tasks.head_cases import (
     CLASS_GRADIENTS,
-    HEADS,
+    CLOUD_CANVAS,
+    EVERY_HEAD,
     VOCABULARY,
     batch_of,
     images,
@@ -31,8 +33,8 @@ from tests.tasks.head_cases import (
     total,
 )
 
-EVERY = pytest.mark.parametrize("name", HEADS)
-PREDICTING = [name for name in HEADS if name != "auxiliary"]
+EVERY = pytest.mark.parametrize("name", EVERY_HEAD)
+PREDICTING = [name for name in EVERY_HEAD if name != "auxiliary"]
 SIZES = ((2, (64, 96)), (1, (64, 96)), (3, (96, 128)))
 
 
@@ -71,8 +73,8 @@ def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
 
 
 def test_every_registered_head_is_tested_here() -> None:
-    assert {type(model_config(name)) for name in HEADS} == set(head_types())
-    assert CLASS_GRADIENTS.keys() == HEADS.keys()
+    assert {type(model_config(name)) for name in EVERY_HEAD} == set(head_types())
+    assert CLASS_GRADIENTS.keys() == EVERY_HEAD.keys()
 
 
 @EVERY
@@ -92,7 +94,7 @@ def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
 def test_a_head_follows_the_protocol(name: str) -> None:
     head = model_of(name).heads[name]
     assert isinstance(head, Head)
-    assert head.annotation in ("labels", "instances", "semantic")
+    assert head.annotation in ("labels", "instances", "semantic", "boxes_3d")
     assert head.train_only == (name == "auxiliary")
 
 
@@ -162,7 +164,7 @@ def without_class(batch: Batch, unknown: int) -> Batch:
     }
     for target in targets.values():
         target["known_classes"][:, unknown] = False
-    for kind in ("instances", "semantic"):
+    for kind in ("instances", "semantic", "boxes_3d"):
         targets[kind]["classes"][targets[kind]["classes"] == unknown] = 0
     present = targets["labels"]["present"]
     present[present[:, unknown] == 1] = torch.tensor([1.0, 0, 0])
@@ -175,12 +177,13 @@ def test_logits_of_a_class_that_the_dataset_does_not_know_get_no_gradient(
     name: str, objects: bool
 ) -> None:
     model, batch = model_of(name), without_class(batch_of(4), unknown=1)
-    batch.targets["instances"]["present"] &= objects
+    for kind in ("instances", "boxes_3d"):
+        batch.targets[kind]["present"] &= objects
     total(model.losses(batch)).backward()
     gradients = torch.cat(CLASS_GRADIENTS[name](model.heads[name]))  # (k, classes)
     assert not gradients[:, 1].any()
     # YOLOv3 and YOLOX learn the classes of objects, not of the background
-    if objects or HEADS[name]["type"] not in ("yolov3", "yolox"):
+    if objects or EVERY_HEAD[name]["type"] not in ("yolov3", "yolox"):
         assert gradients[:, 0].any()
 
 
@@ -200,7 +203,12 @@ def test_each_sample_has_its_own_known_classes(name: str) -> None:
         )
 
 
-NARROW = {"instances": ("b",), "labels": ("c", "b"), "semantic": ("c", "a", "b")}
+NARROW = {
+    "instances": ("b",),
+    "labels": ("c", "b"),
+    "semantic": ("c", "a", "b"),
+    "boxes_3d": ("b",),
+}
 
 
 @EVERY
@@ -208,9 +216,8 @@ def test_a_head_of_some_classes_gets_targets_in_its_own_indices(name: str) -> No
     kind = model_config(name).annotation
     model, batch = scattered(model_of(name, classes=list(NARROW[kind]))), batch_of(4)
     places = [VOCABULARY.classes[kind].index(each) for each in NARROW[kind]]
-    context = Context(inputs=batch.inputs)
     with torch.no_grad():
-        features = model.trunk(model.normalise(batch.inputs["image"]))
+        features, context = model.prepare(batch.inputs)
         terms = model.heads[name].losses(features, by_hand(batch, kind, places), context)
         same(model.losses(batch), {f"{name}/{term}": value for term, value in terms.items()})
 
@@ -230,7 +237,7 @@ def by_hand(batch: Batch, kind: str, places: list[int]) -> dict[str, Tensor]:
     target["classes"] = old.clone().apply_(
         lambda value: places.index(value) if value in places else other
     )
-    if kind == "instances":
+    if kind in ("instances", "boxes_3d"):
         target["present"] &= old.clone().apply_(lambda value: value in places).bool()
     return target
 
@@ -248,7 +255,8 @@ def test_a_dataset_that_knows_no_class_of_a_head_teaches_it_nothing(name: str) -
 def test_images_without_objects_are_learnt_as_such(name: str) -> None:
     """Annotated and empty: nothing to find, which is a loss, not an absence of one."""
     model, batch = model_of(name), batch_of(2)
-    batch.targets["instances"]["present"].zero_()
+    for kind in ("instances", "boxes_3d"):
+        batch.targets[kind]["present"].zero_()
     terms = model.losses(batch)
     total(terms).backward()
     assert all(value.isfinite() for value, _ in terms.values())
@@ -276,9 +284,12 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
         prediction = model_config(name).task.decode(arrays, frame, model_config(name))
-        check = {"boxes": fits_objects, "map": fits_a_map, "labels": fits_labels}[
-            model_config(name).task.view
-        ]
+        check = {
+            "boxes": fits_objects,
+            "map": fits_a_map,
+            "labels": fits_labels,
+            "boxes_3d": fits_boxes,
+        }[model_config(name).task.view]
         check(prediction, arrays)
 
 
@@ -306,6 +317,24 @@ def fits_objects(prediction: Detections, arrays: dict[str, np.ndarray]) -> None:
     assert (np.diff(prediction.scores) <= 0).all()
     assert set(prediction.classes.tolist()) <= {0, 1}
     assert set(prediction.scores.tolist()) <= set(arrays["scores"].tolist())
+
+
+def fits_boxes(prediction: Detections3d, arrays: dict[str, np.ndarray]) -> None:
+    """Some of the candidates, the best first, in metres of the lidar."""
+    boxes, scores = prediction.boxes, prediction.scores
+    assert 0 < len(boxes) == len(scores) == len(prediction.classes) <= arrays["scores"].size
+    assert (boxes.dtype, scores.dtype, prediction.classes.dtype) == (
+        np.float32,
+        np.float32,
+        np.int64,
+    )
+    assert (np.diff(scores) <= 0).all()
+    assert (boxes[:, 3:6] > 0).all()
+    assert (np.abs(boxes[:, 6]) <= np.pi + 1e-6).all()
+    assert set(prediction.classes.tolist()) <= {0, 1}
+    assert set(scores.tolist()) <= set(arrays["scores"].ravel().tolist())
+    assert prediction.velocity is None or prediction.velocity.shape == (len(boxes), 2)
+    assert (boxes[:, 0] > CLOUD_CANVAS.minimum[0] - 20).all()
 
 
 def fits_a_map(prediction: SemanticMap, arrays: dict[str, np.ndarray]) -> None:
@@ -345,4 +374,4 @@ def _candidates(found: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def model_config(name: str) -> Any:
-    return TypeAdapter(HeadConfig).validate_python(HEADS[name])
+    return TypeAdapter(HeadConfig).validate_python(EVERY_HEAD[name])

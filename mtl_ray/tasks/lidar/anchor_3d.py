@@ -75,7 +75,7 @@ class AnchorDetector(HeadModule):
         maps = self.outputs(features)
         height, width = maps[0].shape[2:]
         logits, offsets, directions = (
-            each.float().permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, last))
+            each.float().permute(0, 2, 3, 1).reshape(len(each), -1, last)
             for each, last in zip(maps, (len(self.classes), 7, 2), strict=True)
         )
         anchors = anchors_of(self.config, context.grid, (height, width), logits.device)
@@ -89,7 +89,7 @@ class AnchorDetector(HeadModule):
         found = []
         for row, boxes in enumerate(targets["boxes"]):
             if not bool(targets["annotated"][row]):
-                found.append(torch.full((anchors.count,), IGNORED, device=boxes.device))
+                found.append(torch.full((anchors.total,), IGNORED, device=boxes.device))
                 continue
             allowed = self.allowed[targets["classes"][row]] & wanted[row, :, None]
             found.append(match(anchors, self.config.anchors, boxes.float(), allowed))
@@ -138,7 +138,7 @@ class AnchorDetector(HeadModule):
         """
         logits, offsets, directions, anchors = self.raw(features, context)
         scores = logits.sigmoid()
-        count = min(self.config.select.candidates, anchors.count)
+        count = min(self.config.select.candidates, anchors.total)
         _, index = scores.amax(dim=2).topk(count, dim=1)  # (B, K)
         chosen, direction = (
             each.gather(1, index[..., None].expand(-1, -1, each.shape[2]))
@@ -167,7 +167,7 @@ class AnchorDetector(HeadModule):
         index = chosen.clamp(min=0)
         labels = targets["classes"].gather(1, index).masked_fill(~positive, len(self.classes))
         boxes = targets["boxes"].float().gather(1, index[..., None].expand(-1, -1, 7))
-        every = anchors.boxes(torch.arange(anchors.count, device=logits.device))
+        every = anchors.boxes(torch.arange(anchors.total, device=logits.device))
         offsets = torch.where(positive[..., None], encode(boxes, every), 0)
         directions = direction_bins(boxes[..., 6], self.config.direction_offset)
         return {

@@ -33,7 +33,7 @@ class Anchors(NamedTuple):
     kinds: Tensor
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many there are."""
         return len(self.x) * len(self.y) * len(self.kinds)
 

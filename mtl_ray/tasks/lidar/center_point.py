@@ -246,8 +246,8 @@ class CenterPoint(HeadModule):
 
 
 def focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
-    """The focal loss of heat maps, elementwise (Law and Deng 2018, equation 1, with alpha 2 and beta
-    4); scores are kept within [1e-4, 1 - 1e-4].
+    """The focal loss of heat maps, elementwise (Law and Deng 2018, equation 1: alpha 2, beta 4);
+    scores are kept within [1e-4, 1 - 1e-4].
     """
     score = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
     peak = heat == 1

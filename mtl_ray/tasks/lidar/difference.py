@@ -19,6 +19,8 @@ MATCH_M = 0.5
 """Most metres between the centres of two boxes of one class that count as the same."""
 MATCH_TURN = 1.0
 """Most radians between their headings: anchors of one place predict both directions."""
+SAME = 1e-3
+"""Metres and radians between boxes of one row that are the same at once."""
 CUT = 1e-6
 """Difference of two scores that are equal but for rounding."""
 REACH = 1e6
@@ -51,13 +53,13 @@ def prediction_difference(first: Detections3d, second: Detections3d, how: Compar
 def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
     """The difference of network outputs: candidates, K of them, of which the best were kept.
 
-    Candidates are matched like objects; a score of all classes stands for the class. Those that the
-    two kept differently, with the lowest score of all, do not count.
+    Candidates are matched like objects. Those that the two kept differently, with the lowest score
+    of all, do not count.
     """
     faults = field_faults(first, second, PER_OBJECT, how.sides)
     if faults or any(name not in first for name in NEEDED):
         missing = tuple(f"neither has {name!r}" for name in NEEDED if name not in first)
-        return Difference(unit="boxes", incomparable=faults + missing)
+        return Difference(unit="boxes", length_unit="m", incomparable=faults + missing)
     best = [_best(side) for side in (first, second)]
     cut = max((float(side.min(initial=np.inf)) for side in best if len(side)), default=-1.0) + CUT
     return _objects_difference(first, second, how, cut)[0]
@@ -70,13 +72,9 @@ def _best(side: Fields) -> NDArray[Any]:
 
 
 def _labels(side: Fields) -> NDArray[np.int64]:
-    """(K,) classes; the best ones of scores of all classes."""
-    if "classes" in side:
-        return np.asarray(side["classes"], np.int64)
-    scores = side["scores"]
-    if scores.ndim == 1 or not scores.shape[1]:
-        return np.zeros(len(scores), np.int64)
-    return np.asarray(scores.argmax(axis=1), np.int64)
+    """(K,) classes; all the same of candidates with a score of each class."""
+    count = len(side["boxes"])
+    return np.asarray(side.get("classes", np.zeros(count)), np.int64)
 
 
 def _objects_difference(
@@ -88,13 +86,13 @@ def _objects_difference(
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, how.sides, PER_OBJECT)
     if problems:
-        return Difference(unit="boxes", incomparable=problems), none
+        return Difference(unit="boxes", length_unit="m", incomparable=problems), none
     ours, theirs = _pairs(first, second)
     alone = sum(
         int((~(np.delete(_best(side), matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))
     )
-    apart = Difference(unit="boxes", compared=len(ours), length_unit="m").with_agreeing(
+    apart = Difference(unit="boxes", length_unit="m", compared=len(ours)).with_agreeing(
         2 * len(ours), 2 * len(ours) + alone
     )
     one = first["boxes"][ours].astype(np.float64)
@@ -109,14 +107,37 @@ def _objects_difference(
 
 
 def _pairs(first: Fields, second: Fields) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Boxes of one class near each other, one to one, with the smallest sum of distances and
-    differences of score.
-    """
+    """Boxes of one class near each other, one to one."""
     one, other = (side["boxes"].astype(np.float64) for side in (first, second))
     if np.isnan(one).any() or np.isnan(other).any():
         # a NaN matches its own row, so that the figures show it
         count = min(len(one), len(other))
         return np.arange(count), np.arange(count)
+    ours, theirs = _same_rows(first, second, one, other)
+    rest = [np.setdiff1d(np.arange(len(each)), ours) for each in (one, other)]
+    left = [
+        {name: values[rows] for name, values in side.items()}
+        for side, rows in zip((first, second), rest, strict=True)
+    ]
+    more = _nearest(left[0], left[1], one[rest[0]], other[rest[1]])
+    return np.concatenate([ours, rest[0][more[0]]]), np.concatenate([theirs, rest[1][more[1]]])
+
+
+def _same_rows(
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows whose boxes are all but equal: nearly all of two networks that agree."""
+    count = min(len(one), len(other))
+    same = (np.abs(one[:count] - other[:count]) <= SAME).all(axis=1)
+    same &= _labels(first)[:count] == _labels(second)[:count]
+    rows = np.flatnonzero(same)
+    return rows, rows
+
+
+def _nearest(
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs with the smallest sum of distances and differences of score."""
     apart = np.sqrt(((one[:, None, :3] - other[None, :, :3]) ** 2).sum(axis=-1))
     turn = np.abs(wrap_angle(one[:, None, 6] - other[None, :, 6]))
     kinds = _labels(first)[:, None] == _labels(second)[None]

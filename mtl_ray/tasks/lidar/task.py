@@ -29,6 +29,7 @@ class Detection3dTask(PlainTask):
     kind = BOXES_3D
     view: ClassVar[View] = "boxes_3d"
     schema_name = "Detections3d"
+    to_coco = None
 
     def decode(self, arrays: Fields, frame: Any, head: Any) -> Detections3d:
         """See ``decode.decode_detections_3d``."""

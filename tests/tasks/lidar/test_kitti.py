@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.kitti import average_precision, kitti_table
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, columns
-from mtl_ray.tasks.lidar.kitti_keys import named_figures
-from mtl_ray.tasks.lidar.kitti_levels import LEVELS, OVERLAPS, count_line, least_overlaps
-from mtl_ray.tasks.lidar.kitti_overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, columns
+from mtl_ray.tasks.lidar.kitti.keys import named_figures
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, OVERLAPS, count_line, least_overlaps
+from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.table import average_precision, kitti_table
 from tests.tasks.lidar.random_kitti import random_frame
 from tests.tasks.lidar.reference_kitti import reference_ap
 
@@ -134,7 +134,7 @@ def test_says_why_objects_do_not_count() -> None:
         "KITTI Car: 1 easy, 1 moderate, 3 hard of 5 objects count; at moderate 1 have no box in "
         "the image, 1 are not higher than 25 pixels, 1 are more than partly occluded (above 1), 1 "
         "are cut off by more than 0.3; 1 of the class van cost nothing; so few that AP40 is at "
-        "most 0.0 (see exact/)"
+        "most 0.0 (see AP40exact)"
     )
 
 
@@ -154,7 +154,7 @@ def test_few_objects_limit_the_samples_but_not_the_true_recalls() -> None:
     figures = named_figures(table)
     most = (count - 1) / 40 * 100
     assert figures["KITTI/Car_BEV_AP40_moderate_loose"] == pytest.approx(most)
-    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+    assert figures["KITTI/Car_BEV_AP40exact_moderate_loose"] == pytest.approx(100)
 
 
 def test_orientation_is_not_known_without_angles() -> None:

@@ -7,6 +7,7 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.lidar.kitti.frames import as_written
 from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -135,3 +136,10 @@ def test_nothing_annotated_is_nan() -> None:
     metric = measured([(sample.with_annotations(boxes_3d=None), found)])
     assert np.isnan(metric.result()["mAP"])
     assert metric.charts().precision_recall is not None
+
+
+def test_numbers_at_a_limit_are_those_of_the_label() -> None:
+    """0.15 as float32 is above 0.15: the object would not be easy any more."""
+    values = np.array([0.15, 0.3, 215.33, np.nan, -1], np.float32)
+    np.testing.assert_array_equal(as_written(values), [0.15, 0.3, 215.33, np.nan, -1])
+    assert as_written(np.zeros((0, 4), np.float32)).shape == (0, 4)
