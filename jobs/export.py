@@ -47,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "is its default",
     )
     parser.add_argument(
+        "--dump-info",
+        action="store_true",
+        help="also the files with which MMDeploy's runtime loads the folder",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=1,
@@ -68,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     to = absolute_output("--to", arguments.to)
     layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
+    layout += ["export.dump_info=true"] * arguments.dump_info
     engines = [name for name in arguments.engine if "=" not in name]
     overrides = [*arguments.overrides, *(each for each in arguments.engine if "=" in each)]
     config = checkpoint_config(arguments.target, [*engine_overrides(engines), *overrides, *layout])
