@@ -93,8 +93,8 @@ def _of_onnxruntime(signature: Signature) -> Signature:
         if isinstance(found.engine, OnnxRuntimeEngine):
             return found
     raise ValueError(
-        f"predict.py runs ONNX Runtime, and the bundle has {', '.join(signature.engine_names)}. Fix: export the run with "
-        "--engine onnxruntime"
+        f"predict.py runs ONNX Runtime, and the bundle has {', '.join(signature.engine_names)}. "
+        "Fix: export the run with --engine onnxruntime"
     )
 
 
