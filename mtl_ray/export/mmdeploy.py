@@ -19,6 +19,7 @@ from mtl_ray.export.build import trace
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.mmdeploy_graph import INPUT, OPSET, sdk_graph
 from mtl_ray.export.parity import Parity, ParityCheck, ParityError, compare_predictions
+from mtl_ray.geometry.masks import encode_part
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.head_classes import head_vocabulary
@@ -49,6 +50,10 @@ class _Form:
         """The options of the last step."""
         if self.component == "ResizeBBox":
             return {"score_thr": 0.0, "min_bbox_size": 0}
+        if self.component == "ResizeInstanceMask":
+            # masks have the size of the image already
+            thresholds = {"score_thr": 0.0, "min_bbox_size": 0, "mask_thr_binary": 0.5}
+            return {**thresholds, "is_resize_mask": False}
         if self.component == "ResizeMask":
             return {"num_classes": num_classes, "with_argmax": True}
         return {"num_classes": num_classes, "topk": num_classes}
@@ -60,6 +65,12 @@ _FORMS = {
         codebase=("mmdet", "ObjectDetection"),
         module="mmdet",
         component="ResizeBBox",
+    ),
+    frozenset({"boxes", "scores", "classes", "masks"}): _Form(
+        task="Detector",
+        codebase=("mmdet", "InstanceSegmentation"),
+        module="mmdet",
+        component="ResizeInstanceMask",
     ),
     frozenset({"classes"}): _Form(
         task="Segmentor", codebase=("mmseg", "Segmentation"), module="mmseg", component="ResizeMask"
@@ -111,7 +122,8 @@ def dump_info(
     outputs = {each.field: each.name for each in traced.outputs if each.head == head}
     form = _form(outputs, head)
     inputs = {field: traced.names[field] for field in traced.traced.inputs}
-    model = sdk_graph(traced.traced.model, canvas, inputs, outputs).SerializeToString()
+    frame = getattr(predictor.heads[head], "mask_frame", None)
+    model = sdk_graph(traced.traced.model, canvas, inputs, outputs, frame).SerializeToString()
     check = _checked(model, predictor, head, images, config)
     own = head_vocabulary(predictor.heads[head], predictor.vocabulary)
     classes = own.classes[predictor.heads[head].annotation]
@@ -169,7 +181,8 @@ def _checked(
     for image, frame in zip(images, frames, strict=True):
         planes = image.transpose(2, 0, 1)[None].astype(np.float32)
         arrays = dict(zip(names, session.run(names, {INPUT: planes}), strict=True))
-        found.append(head_config.task.decode(_fields(arrays), frame, head_config))
+        answer = head_config.task.decode(_fields(arrays), frame, head_config)
+        found.append(_with_masks(answer, arrays["masks"][0]) if "masks" in arrays else answer)
     expected = [each[head] for each in predictor.predict(images)]
     check, failures = compare_predictions(
         ParityCheck(head=head, canvas=predictor.canvas.input.size_of(predictor.canvas), batch=1),
@@ -185,6 +198,13 @@ def _checked(
             Parity(layout="end2end", samples=len(images), checks=[check], failures=sentences)
         )
     return check
+
+
+def _with_masks(answer: Any, masks: NDArray[np.float32]) -> Any:
+    """A prediction with masks (N, height, width) of the image, which are no array of ``decode``."""
+    height, width = masks.shape[1:]
+    kept = (mask.astype(np.bool_) for mask in masks[: len(answer)])
+    return replace(answer, masks=tuple(encode_part(mask, 0, 0, height, width) for mask in kept))
 
 
 def _fields(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -214,7 +234,8 @@ def _pipeline(form: _Form, name: str, num_classes: int) -> dict[str, Any]:
     transforms = [
         {"type": "LoadImageFromFile"},
         {"type": "Normalize", "mean": [0, 0, 0], "std": [1, 1, 1], "to_rgb": True},
-        {"type": "ImageToTensor", "keys": ["img"]},
+        {"type": "Pad", "size_divisor": 1},  # states what steps for masks read
+        {"type": "DefaultFormatBundle"},
         {
             "type": "Collect",
             "keys": ["img"],

@@ -104,10 +104,10 @@ def _mask(mask: Array, box: Array, frame: Frame, of: str) -> Array:
     found, inside, weights = np.zeros(frame.size, np.bool_), [], []
     for axis, cells in enumerate(mask.shape):
         side, valid, at = frame.canvas[axis], frame.valid[axis], frame.centres(axis)
-        upsample = _blend(cells, (np.arange(side) + 0.5) * cells / side - 0.5)[:valid]
+        upsample = _blend(cells, (np.arange(side) + 0.5) * cells / side - 0.5)
         if of == "canvas":
             inside.append(np.flatnonzero((at > 0) & (at < valid)))
-            weights.append(_blend(valid, at[inside[axis]] - 0.5) @ upsample)
+            weights.append(_blend(side, at[inside[axis]] - 0.5) @ upsample)
             continue
         at, low, high = np.arange(frame.size[axis]) + 0.5, box[1 - axis], box[3 - axis]
         inside.append(np.flatnonzero((at >= low) & (at <= high)))

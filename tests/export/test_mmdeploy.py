@@ -3,18 +3,29 @@
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
+from mtl_ray.export import mmdeploy
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.mmdeploy import DUMPED, dump_info
+from mtl_ray.export.mmdeploy_graph import sdk_graph
+from mtl_ray.export.parity import ParityError
+from mtl_ray.export.verify import generate_samples
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import IMAGE, Canvas
+from mtl_ray.tasks.detection.decode import decode_detections
 from tests.environments import environment, outside
 
 CLIENT = Path(__file__).parent / "mmdeploy_client.py"
@@ -107,6 +118,54 @@ def test_a_pipeline_with_another_order_of_channels_is_noticed(
     found = answers(runtime, wrong, "Classifier", images, tmp_path)
     expected = made.predict(images)[0]["linear"]
     assert not agree("Classifier", found, expected, images[0], 0)
+
+
+@pytest.mark.parametrize("frame", ["box", "canvas"])
+@pytest.mark.parametrize("kind", ["letterbox", "crop"])
+def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    canvas = Canvas(height=96, width=128, kind=kind)
+    arrays = {
+        "boxes": rng.uniform(0, 40, (1, 3, 4)).astype(np.float32),
+        "scores": np.array([[0.5, 0.0, 0.9]], np.float32),
+        "classes": np.array([[1, 2, 0]]),
+        "masks": rng.random((1, 3, 24, 32), np.float32),
+    }
+    arrays["boxes"][..., 2:] += 45
+    nodes = [
+        helper.make_node("Constant", [], [f"head.{name}"], value=numpy_helper.from_array(value))
+        for name, value in arrays.items()
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, 96, 128])
+    graph = helper.make_graph(nodes, "constants", [image], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    outputs = {name: f"head.{name}" for name in arrays}
+    made = sdk_graph(model, canvas, {"image": "image"}, outputs, frame)
+    session = onnxruntime.InferenceSession(made.SerializeToString())
+    given = {"input": rng.uniform(0, 255, (1, 3, 150, 90)).astype(np.float32)}
+    dets, labels, masks = session.run(["dets", "labels", "masks"], given)
+    head = SimpleNamespace(mask_frame=frame, select=None)
+    of_image = {name: value[0] for name, value in arrays.items()}
+    expected = decode_detections(of_image, frame_of(150, 90, canvas), head)
+    np.testing.assert_allclose(dets[0, :, :4], expected.boxes_xyxy, atol=1e-3)
+    assert labels.tolist() == [[0, 1]]
+    for mine, theirs in zip(masks[0], expected.masks or (), strict=True):
+        assert (mine == decode_rle(theirs, 150, 90)).mean() > 0.9995
+        assert 0.02 < mine.mean() < 0.98
+
+
+def test_a_graph_that_places_images_otherwise_is_refused(
+    predictor: Callable[..., TorchPredictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = predictor("fcn")
+    images = [raw for _, raw in generate_samples(IMAGE, 2)]
+
+    def stretched(model: Any, canvas: Canvas, *rest: Any) -> Any:
+        return sdk_graph(model, replace(canvas, kind="stretch"), *rest)
+
+    monkeypatch.setattr(mmdeploy, "sdk_graph", stretched)
+    with pytest.raises(ParityError, match=r"end2end\.onnx: fcn at 128x96.*agree"):
+        dump_info(made, images, ExportConfig())
 
 
 def test_one_of_several_heads_must_be_named(predictor: Callable[..., TorchPredictor]) -> None:
