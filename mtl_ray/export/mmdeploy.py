@@ -22,6 +22,7 @@ from mtl_ray.export.parity import Parity, ParityCheck, ParityError, compare_pred
 from mtl_ray.geometry.masks import encode_part
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import Canvas
+from mtl_ray.tasks.detection.mask_decode import mask_frame_of
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 VERSION = "1.3.1"
@@ -122,7 +123,7 @@ def dump_info(
     outputs = {each.field: each.name for each in traced.outputs if each.head == head}
     form = _form(outputs, head)
     inputs = {field: traced.names[field] for field in traced.traced.inputs}
-    frame = getattr(predictor.heads[head], "mask_frame", None)
+    frame = mask_frame_of(predictor.heads[head])
     model = sdk_graph(traced.traced.model, canvas, inputs, outputs, frame).SerializeToString()
     check = _checked(model, predictor, head, images, config)
     own = head_vocabulary(predictor.heads[head], predictor.vocabulary)

@@ -16,6 +16,7 @@ from mtl_ray.export import standalone_predict
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.storage import is_remote
+from mtl_ray.tasks.detection.mask_decode import mask_frame_of
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 PREDICT_FILE, ABOUT_FILE = "predict.py", "model.json"
@@ -116,7 +117,7 @@ def _about(signature: Signature, model_file: str) -> dict[str, Any]:
         own = head_vocabulary(head, signature.vocabulary)
         heads[name] = {
             "classes": list(own.classes[head.annotation]),
-            "mask_frame": getattr(head, "mask_frame", None),
+            "mask_frame": mask_frame_of(head),
         }
     return {
         "version": 1,
