@@ -23,6 +23,7 @@ from mtl_ray.export.engines import (
     requests_of,
 )
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
+from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
@@ -159,6 +160,8 @@ def write_bundle(
             "engine": {"type": config.engine.type, **bundle.session.about},
         }
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
+        if config.dump_info:
+            files |= dump_info(predictor, [raw for _, raw in samples], config)
         engines = more() if more is not None else ()
         checked = {engine_name(config.engine): parity.range_json()} | {
             each.name: each.parity.range_json()

@@ -59,6 +59,10 @@ class ExportConfig:
     the training.
     """
     opset: int = Field(default=20, ge=18)
+    dump_info: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Adds the files with which MMDeploy's runtime loads the bundle's folder."""
+    dump_head: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The head that it answers with; None where there is only one."""
     samples: int = Field(default=12, ge=1)
     """Images of the validation split that the bundle is checked on."""
     max_abs: float = Field(default=1e-2, gt=0)
