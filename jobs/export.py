@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config.data,
             config.plugins,
             partial(map_engines, workers=arguments.workers),
+            config.evaluate.slide,
         )
     except ParityError as error:
         print(parity_table(error.parity))

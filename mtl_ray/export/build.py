@@ -102,6 +102,8 @@ def trace(predictor: TorchPredictor, config: ExportConfig) -> TracedGraph:
         ValueError: if the layout does not fit its heads, or it cannot be traced.
     """
     check_layout(predictor, config)
+    if predictor.slide is not None:
+        config = replace(config, maps="logits")
     graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {
         field: f"INPUT__{i}" if config.names == "triton" else field
@@ -199,4 +201,5 @@ def sign(
         std=tuple(predictor.model.std.flatten().tolist()),
         heads=dict(predictor.heads),
         vocabulary=predictor.vocabulary,
+        slide=predictor.slide,
     )
