@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -34,6 +34,7 @@ FILES = ("openvino.xml", "openvino.bin")
 class OpenVinoEngine:
     """OpenVINO (https://docs.openvino.ai) on the CPU."""
 
+    packages: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     type: Literal["openvino"]
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """fp16: weights are stored as fp16 and computed with as fp32. int8: by NNCF."""

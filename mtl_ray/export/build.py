@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_ray.backends.backend import AnyEngine, Calibration, Exported
 from mtl_ray.config.extend import extended, used_plugins
+from mtl_ray.export.calibrated import build_cached
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import (
     ExportGraph,
@@ -148,7 +149,7 @@ def build(
         EngineError: if the engine does not hold the graph.
     """
     exported = traced.exported(calibration or Calibration())
-    files = config.engine.build(exported, folder)
+    files = build_cached(config.engine, exported, folder)
     return Built(files=files, signature=sign(predictor, traced, config, tuple(files), plugins))
 
 
