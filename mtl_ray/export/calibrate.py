@@ -8,6 +8,7 @@ from mtl_ray.inference.bundle import to_graph
 from mtl_ray.inference.signature import Signature
 from mtl_ray.inference.slide import some_window
 from mtl_ray.inputs.input import AnyCanvas, placed
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.shards.split import open_split
 
@@ -43,10 +44,11 @@ def calibration_of(
             raw = kind.decode(sample.inputs[kind.name], data.max_pixels)
         except (KeyError, ValueError):
             continue  # the loader reports these
-        if signature.slide is None:
-            arrays = placed([raw], canvas)[0]
-        else:
-            arrays = some_window(raw, signature.slide, canvas, len(batches))
+        arrays: InputArrays = (
+            placed([raw], canvas)[0]
+            if signature.slide is None
+            else some_window(raw, signature.slide, canvas, len(batches))
+        )
         batches.append(to_graph(arrays, signature))
     if not batches:
         raise ValueError(f"int8 is calibrated on samples of {uri}, and none of them can be read")

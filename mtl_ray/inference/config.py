@@ -1,5 +1,5 @@
-"""The sections ``evaluate.tta`` and ``evaluate.slide`` of a config: predictions on several variants of
-each image, and on windows of it.
+"""The sections ``evaluate.tta`` and ``evaluate.slide`` of a config: predictions on several variants
+of each image, and on windows of it.
 """
 
 from collections.abc import Callable

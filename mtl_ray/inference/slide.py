@@ -89,7 +89,7 @@ def predict_all(network: Network, raws: Sequence[Any]) -> list[Predictions]:
         if others
         else [{} for _ in raws]
     )
-    found = []
+    found: list[Predictions] = []
     for raw, of_others in zip(raws, whole, strict=True):
         maps = _class_maps(network, network.slide, raw, list(in_windows))
         mapped = {name: task.of_windows(maps[name]) for name, task in in_windows.items()}

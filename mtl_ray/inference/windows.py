@@ -1,5 +1,5 @@
-"""Class maps of large images from windows of the network's size: where the windows lie, and the mean
-of their logits in bounded memory.
+"""Class maps of large images from windows of the network's size: where the windows lie, and the
+mean of their logits in bounded memory.
 
 The rule is that of MMSegmentation's slide inference (``EncoderDecoder.slide_inference``): the
 logits of all windows over a pixel are summed and divided by their number, then scaled to the image
