@@ -39,7 +39,9 @@ class OpenVinoEngine:
     packages: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     type: Literal["openvino"]
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """fp16: weights are stored as fp16 and computed with as fp32. int8: by NNCF."""
+    """fp16: weights are stored as fp16, and the processor chooses what it computes with, which
+    ``about`` says. int8: by NNCF.
+    """
 
     def unavailable(self) -> str | None:
         """See ``AnyEngine``."""
