@@ -134,6 +134,7 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
             config.data,
             config.plugins,
             partial(map_engines, workers=arguments.workers),
+            config.evaluate.slide,
         )
     except ParityError as error:
         print(parity_table(error.parity))

@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_ray.backends.backend import AnyEngine, Calibration, Exported
 from mtl_ray.config.extend import extended, used_plugins
+from mtl_ray.export.calibrated import build_cached
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import (
     ExportGraph,
@@ -102,6 +103,8 @@ def trace(predictor: TorchPredictor, config: ExportConfig) -> TracedGraph:
         ValueError: if the layout does not fit its heads, or it cannot be traced.
     """
     check_layout(predictor, config)
+    if predictor.slide is not None:
+        config = replace(config, maps="logits")
     graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {
         field: f"INPUT__{i}" if config.names == "triton" else field
@@ -146,7 +149,7 @@ def build(
         EngineError: if the engine does not hold the graph.
     """
     exported = traced.exported(calibration or Calibration())
-    files = config.engine.build(exported, folder)
+    files = build_cached(config.engine, exported, folder)
     return Built(files=files, signature=sign(predictor, traced, config, tuple(files), plugins))
 
 
@@ -199,4 +202,5 @@ def sign(
         std=tuple(predictor.model.std.flatten().tolist()),
         heads=dict(predictor.heads),
         vocabulary=predictor.vocabulary,
+        slide=predictor.slide,
     )

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
@@ -28,6 +29,7 @@ from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
+from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -74,6 +76,7 @@ def export(
     data: DataConfig | None = None,
     plugins: tuple[str, ...] = (),
     run_engines: RunEngines = run_here,
+    slide: SlideConfig | Literal["stored"] | None = "stored",
 ) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
@@ -85,6 +88,7 @@ def export(
             trained on.
         plugins: modules of the engine, beside those of the checkpoint.
         run_engines: builds the further engines (``config.engines``).
+        slide: class maps in windows; by default ``evaluate.slide`` of the checkpoint.
 
     Raises:
         ParityError: if the graph differs from torch; nothing is written then.
@@ -96,7 +100,7 @@ def export(
     if storage.exists(storage.join(to, MANIFEST)):
         raise ValueError(f"{to} holds a bundle already. Fix: remove it, or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
-    predictor = open_checkpoint(checkpoint.uri)
+    predictor = open_checkpoint(checkpoint.uri, slide=slide)
     data = data or read_config(checkpoint).data
     samples, source = check_samples(data, predictor.vocabulary, config.samples)
     state = json.loads(checkpoint.read("state.json"))
@@ -105,7 +109,7 @@ def export(
         "config.yaml": checkpoint.read("config.yaml"),
         "metrics.json": json.dumps(metrics, indent=1).encode(),
     }
-    requests = requests_of(checkpoint.uri, config, data, plugins)
+    requests = requests_of(checkpoint.uri, config, data, plugins, slide)
     more = (lambda: run_engines(build_engine, requests)) if requests else None
     return write_bundle(predictor, samples, source, to, config, further, plugins, more)
 

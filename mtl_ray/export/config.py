@@ -46,7 +46,13 @@ class ExportConfig:
     """Samples of the validation split on which that loss is measured."""
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
-    + classes).
+    + classes), and class maps as logits.
+    """
+    maps: Literal["classes", "logits"] = Field(
+        default="classes", exclude_if=lambda maps: maps == "classes"
+    )
+    """classes: the best class of each pixel, uint8 (batch, height, width). logits: float32 (batch,
+    classes, height, width), as ``evaluate.slide`` needs them.
     """
     names: Literal["readable", "triton"] = "readable"
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""

@@ -97,8 +97,8 @@ def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[Decode
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout
-    ``raw``.
+    """Torch and a bundle of the same model; ``graph`` gives the torch arrays in the form of the
+    bundle.
     """
 
     reference: TorchPredictor
@@ -109,7 +109,7 @@ class _Pair:
         """The arrays of torch, the same in the layout of the bundle, and those of the bundle."""
         theirs = self.bundle.run(inputs)
         ours = self.reference.run(inputs)
-        if not self.graph.raw:
+        if not (self.graph.raw or self.graph.logits):
             return ours, ours, theirs
         with torch.no_grad():
             raw = self.graph(*self.graph.arguments(self.reference.tensors(inputs)), exporting=False)

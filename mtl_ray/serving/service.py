@@ -104,11 +104,17 @@ class Service:
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
         """Answers requests to one model in one batch; a file that cannot be read fails only its own
         reply.
+
+        Raises:
+            RequestError: if one of them needs more memory than is allowed.
         """
         kind = self.predictors[model].canvas.input
         raws = [self._decode(kind.noun, request) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
-        predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
+        try:
+            predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
+        except TooLargeError as error:
+            raise RequestError(422, str(error)) from None
         return [
             as_json(_named(kind, request.id, raw.content), raw.status)
             if isinstance(raw, RequestError)

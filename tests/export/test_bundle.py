@@ -181,7 +181,7 @@ def test_raw_layout_with_triton_names_and_normalised_input(
     ]
     assert [(out.name, out.head, out.field) for out in bundle.signature.outputs] == [
         ("OUTPUT__0", "yolov3", "candidates"),
-        ("OUTPUT__1", "fcn", "classes"),
+        ("OUTPUT__1", "fcn", "logits"),
         ("OUTPUT__2", "multilabel", "scores"),
     ]
     graph = onnx.load_from_string(
