@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 /usr/bin/python3; do \
 	"$$p" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup demo test test-jobs test-cluster slow lint format clean
+.PHONY: help setup demo test test-jobs test-cluster storm slow lint format clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ test-jobs: $(STAMP) ## whole jobs on a Ray of their own: the commands of the REA
 
 test-cluster: $(STAMP) ## several hosts in network namespaces, some of them dying (root and iproute2; skipped with a reason elsewhere)
 	$(BIN)/python -m pytest -q -m cluster
+
+storm: $(STAMP)  ## 10,000 malformed, slow, oversized and interrupted requests against a running server (about five minutes)
+	$(BIN)/python -m tests.serving.storm
 
 slow: $(STAMP)   ## the slow tests: whole pipelines, which demo runs too
 	$(BIN)/python -m pytest -q -m slow

@@ -87,6 +87,10 @@ ALLOWED: dict[Where, str] = {
         "mtl_ray/analysis/speed.py",
         "request.task",
     ): "the task of jobs.analyze speed: inference, loader, ...",
+    (
+        "mtl_ray/analysis/speed_report.py",
+        "self.task",
+    ): "the task of jobs.analyze speed: inference, loader, ...",
 }
 """By file and question the reason."""
 OF_TORCH = ("device.type",)

@@ -1,5 +1,5 @@
-"""Latency and throughput of a model (checkpoint, bundle, endpoint), of a loader, or of the
-preparation of samples by step.
+"""Latency and throughput of models (checkpoint, bundle, endpoint) by phase and side by side, of a
+loader, or of the preparation of samples by step.
 """
 
 import argparse
@@ -14,26 +14,38 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mtl_ray.analysis.speed import SpeedRequest, Task
+    from mtl_ray.analysis.speed import SpeedRequest
+    from mtl_ray.analysis.speed_report import Task
 
     default = {field.name: field.default for field in dataclasses.fields(SpeedRequest)}
     example = (
-        "example: python -m jobs.analyze speed runs/bccd --task inference --repeat 3 --json "
-        "speed.json"
+        "examples: python -m jobs.analyze speed runs/bccd --repeat 3 --json speed.json; "
+        "python -m jobs.analyze speed bundles/a bundles/b --engine onnxruntime openvino:int8 "
+        "--threads 1 --concurrency 4 --png speed.png"
     )
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze speed", description=__doc__, epilog=example
     )
     parser.add_argument(
-        "target",
+        "targets",
+        nargs="+",
+        metavar="target",
         help="run folder, checkpoint, bundle, endpoint URL, or config (.yaml); loader and dataset "
-        "need a config",
+        "need a config; several are compared, by turns",
     )
     parser.add_argument(
         "--task",
         choices=get_args(Task),
         default=default["task"],
         help="the timed task (default inference)",
+    )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="engines of the bundles, such as onnxruntime openvino:int8 (default: the first of "
+        "each)",
     )
     parser.add_argument(
         "--repeat",
@@ -47,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=default["iterations"],
         metavar="N",
-        help="timed steps (default 200)",
+        help="timed steps of each thread (default 200)",
     )
     parser.add_argument(
         "--warmup",
@@ -64,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help="images of one step of a model (default 1)",
     )
     parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=default["concurrency"],
+        metavar="N",
+        help="threads that call the model at the same time (default 1)",
+    )
+    parser.add_argument(
         "--data",
         help="split (for inference also a COCO annotation file); by default that of the config, or "
         "generated",
@@ -77,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=default["threads"],
         metavar="N",
-        help="of torch or onnxruntime; 0 (default): theirs",
+        help="of torch or the engine within one call; 0 (default): theirs",
     )
     parser.add_argument(
         "--classes",
@@ -89,22 +108,37 @@ def _parser() -> argparse.ArgumentParser:
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there (path or URI)")
+    parser.add_argument(
+        "--png",
+        metavar="FILE",
+        help="draw phases, percentiles and throughput there (path or URI; also .svg, .pdf)",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table, and writes the figures."""
-    from mtl_ray.analysis.speed import SpeedRequest, measure_speed
+    from mtl_ray.analysis.speed import SpeedRequest, compare_speed, speed_requests
+    from mtl_ray.analysis.speed_report import comparison_json, comparison_text
     from mtl_ray.inference.endpoint import read_api_key
 
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     out = absolute_output("--json", args.json) if args.json else None
-    fields = {field.name for field in dataclasses.fields(SpeedRequest)}
+    figure = absolute_output("--png", args.png) if args.png else None
+    fields = {field.name for field in dataclasses.fields(SpeedRequest)} - {"engine"}
     options = {name: value for name, value in vars(args).items() if name in fields}
-    report = measure_speed(SpeedRequest(**options, api_key=read_api_key(args.api_key_env)))
-    print(report.to_text())
+    request = SpeedRequest(
+        target=args.targets[0], **options, api_key=read_api_key(args.api_key_env)
+    )
+    reports = compare_speed(speed_requests(args.targets, args.engine, request))
+    print(reports[0].to_text() if len(reports) == 1 else comparison_text(reports))
     if out is not None:
-        storage.write(out, json.dumps(report.to_json(), indent=1).encode())
+        storage.write(out, json.dumps(comparison_json(reports), indent=1).encode())
+    if figure is not None:
+        from mtl_ray.analysis.curves_figure import figure_bytes
+        from mtl_ray.analysis.speed_figure import draw_speed
+
+        storage.write(figure, figure_bytes(draw_speed(reports), figure))
     return 0
 
 

@@ -2,23 +2,21 @@
 
 import os
 import resource
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from mtl_ray.analysis.networks import config_at
 from mtl_ray.analysis.speed_data import Step, loader_steps, sample_steps
-from mtl_ray.analysis.speed_model import Subject, inference_steps, open_subject
-from mtl_ray.analysis.stopwatch import Stopwatch, Timing
+from mtl_ray.analysis.speed_model import Subject, inference_steps, is_bundle, open_subject
+from mtl_ray.analysis.speed_report import PREDICTING, WHOLE, SpeedReport, Task
+from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.loading.config import DataConfig, SplitConfig
-
-Task = Literal["inference", "loader", "dataset"]
-WHOLE = "total"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +29,29 @@ class SpeedRequest:
         task: inference: a model, from the decoded image to the prediction. loader: batches as
             training gets them. dataset: one sample after another, in one thread and without a
             cache, by step of its preparation.
+        engine: one of those of a bundle; None for its default.
         repeat: number of repetitions.
-        iterations: batches (or samples) that are timed in each repetition.
+        iterations: batches (or samples) that are timed in each repetition, by each thread.
         warmup: batches before them that are not timed.
         batch: images that go through the network together.
+        concurrency: threads that call the model at the same time.
         data: split or COCO annotation file whose images are taken; by default those of the config,
             or made up ones.
         images: where the images of an annotation file lie.
         device: of torch; by default a GPU where there is one.
-        threads: of torch or onnxruntime; 0 leaves it to them.
+        threads: of torch or the engine within one call; 0 leaves it to them.
         classes: number of classes, for a config whose split is not available.
         api_key: for an endpoint that requires one.
     """
 
     target: str
     task: Task = "inference"
+    engine: str | None = None
     repeat: int = 1
     iterations: int = 200
     warmup: int = 10
     batch: int = 1
+    concurrency: int = 1
     data: str | None = None
     images: str | None = None
     device: str | None = None
@@ -58,66 +60,42 @@ class SpeedRequest:
     api_key: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("repeat", "iterations", "batch"):
+        for name in ("repeat", "iterations", "batch", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; at least 1 is needed")
-        if self.warmup < 0:
-            raise ValueError(f"--warmup is {self.warmup}; it cannot be less than 0")
+        for name in ("warmup", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it cannot be less than 0")
+        if self.concurrency > MOST_THREADS:
+            raise ValueError(f"--concurrency is {self.concurrency}; at most {MOST_THREADS}")
+        if self.concurrency > 1 and self.task != PREDICTING:
+            raise ValueError(f"--concurrency is for --task {PREDICTING}, not {self.task}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpeedReport:
-    """The result of a speed measurement.
+MOST_THREADS = 256
 
-    Attributes:
-        target, task: what was timed.
-        about: one line: on what, with which images.
-        per_step: images of one step.
-        fps: images a second of each repetition.
-        timings: by part of a step, over all repetitions; the whole step comes last.
-        memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at
-            most.
-        noun: a word for one datum.
+
+def speed_requests(
+    targets: Sequence[str], engines: Sequence[str], options: SpeedRequest
+) -> list[SpeedRequest]:
+    """A request for each target, and for each engine of those that are bundles.
+
+    Args:
+        targets: at least one.
+        engines: none for the default of each bundle.
+        options: everything else.
+
+    Raises:
+        ValueError: if there are engines and no bundle.
     """
-
-    target: str
-    task: Task
-    about: str
-    per_step: int
-    fps: tuple[float, ...]
-    timings: tuple[Timing, ...]
-    memory_mb: dict[str, float]
-    noun: str = "picture"
-
-    def to_text(self) -> str:
-        """A table for the terminal."""
-        columns = ("mean", "p50", "p90", "p99", "min", "max")
-        lines = [f"{self.task} of {self.target}: {self.about}"]
-        lines.append(
-            f"{'ms a step':<24}" + "".join(f"{column:>10}" for column in columns) + f"{'share':>8}"
-        )
-        for timing in self.timings:
-            name = "  " * timing.name.count("/") + timing.name.rpartition("/")[2]
-            values = "".join(f"{getattr(timing, f'{column}_ms'):>10.3f}" for column in columns)
-            lines.append(f"{name:<24}{values}{timing.share:>8.1%}")
-        each = (
-            f" (each time: {', '.join(f'{value:.1f}' for value in self.fps)})"
-            if len(self.fps) > 1
-            else ""
-        )
-        lines.append(
-            f"FPS: {np.mean(self.fps):.1f} {self.noun}s a second{each}, "
-            f"{self.timings[-1].count} steps of {self.per_step}"
-        )
-        lines.append(
-            "memory: "
-            + ", ".join(f"{value:,.0f} MB {name}" for name, value in self.memory_mb.items())
-        )
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """All figures."""
-        return {**asdict(self), "fps_mean": float(np.mean(self.fps))}
+    bundles = {each for each in targets if is_bundle(each)} if engines else set()
+    if engines and not bundles:
+        raise ValueError(f"--engine is for bundles, and {targets[0]} is none")
+    return [
+        replace(options, target=target, engine=engine)
+        for target in dict.fromkeys(targets)
+        for engine in (dict.fromkeys(engines) if target in bundles else (None,))
+    ]
 
 
 def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> SpeedReport:
@@ -130,23 +108,60 @@ def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> Spee
     Raises:
         ValueError, FileNotFoundError: if there is nothing of the kind.
     """
-    if request.task == "inference":
+    (report,) = compare_speed([request], watch)
+    return report
+
+
+def compare_speed(
+    requests: Sequence[SpeedRequest], watch: Stopwatch | None = None
+) -> list[SpeedReport]:
+    """Runs several measurements; their repetitions take turns, so that what else the machine does
+    slows all of them.
+
+    Args:
+        requests: at least one, with the same number of repetitions.
+        watch: the stopwatch, with its clock.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is nothing of the kind.
+    """
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_opened(request, watch)) for request in requests]
+        for _ in range(requests[0].repeat):
+            for measurement in opened:
+                measurement.turn()
+        return [measurement.report() for measurement in opened]
+
+
+Steps = Callable[[], Generator[Step, None, None]]
+"""Starts the steps, and yields functions without end; each does one step and times its parts with
+the watch."""
+
+
+@contextmanager
+def _opened(request: SpeedRequest, watch: Stopwatch | None) -> Iterator["_Measurement"]:
+    if request.task == PREDICTING:
         with open_subject(
-            request.target, request.device, request.threads, request.classes, request.api_key
+            request.target,
+            request.device,
+            request.threads,
+            request.classes,
+            request.api_key,
+            request.engine,
         ) as subject:
             steps, about = inference_steps(subject, request.batch, request.data, request.images)
-            return _timed(
+            yield _Measurement(
                 request, steps, about, request.batch, watch or Stopwatch(wait=subject.wait), subject
             )
+        return
     data = _data(request)
-    make = loader_steps if request.task == "loader" else sample_steps
-    per_step = data.batch if request.task == "loader" else 1
+    loads = request.task == "loader"
+    make = loader_steps if loads else sample_steps
+    per_step = data.batch if loads else 1
     threads = (
-        f"{data.threads} threads, {data.cache_mb} MB of cache"
-        if request.task == "loader"
-        else "one thread, no cache"
+        f"{data.threads} threads, {data.cache_mb} MB of cache" if loads else "one thread, no cache"
     )
-    return _timed(
+    yield _Measurement(
         request,
         lambda: make(data),
         f"{data.train.uri}, {threads}",
@@ -156,45 +171,80 @@ def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> Spee
     )
 
 
-Steps = Callable[[], Generator[Step, None, None]]
-"""Starts the steps, and yields functions without end; each does one step and times its parts with
-the watch."""
+class _Measurement:
+    """What is timed, repetition by repetition."""
 
+    def __init__(
+        self,
+        request: SpeedRequest,
+        steps: Steps,
+        about: str,
+        per_step: int,
+        watch: Stopwatch,
+        subject: Subject | None,
+    ) -> None:
+        self._request, self._steps, self._about = request, steps, about
+        self._per_step, self._watch, self._subject = per_step, watch, subject
+        self._fps: list[float] = []
+        self._runs = Stopwatch()
 
-def _timed(
-    request: SpeedRequest,
-    steps: Steps,
-    about: str,
-    per_step: int,
-    watch: Stopwatch,
-    subject: Subject | None,
-) -> SpeedReport:
-    fps, runs = [], Stopwatch()
-    for _ in range(request.repeat):
-        own = watch.fresh()
-        with closing(steps()) as endless:
+    def turn(self) -> None:
+        """One repetition."""
+        images = self._per_step * self._request.iterations
+        count = self._request.concurrency
+        if count == 1:
+            own = self._one_thread(lambda: None)
+            self._fps.append(images / max(sum(own.seconds(WHOLE)), 1e-12))
+            self._runs.add(own)
+            return
+        moments: list[float] = []
+        together = threading.Barrier(count, action=lambda: moments.append(time.perf_counter()))
+        with ThreadPoolExecutor(count) as pool:
+            futures = [pool.submit(self._in_step, together) for _ in range(count)]
+            errors = [error for each in futures if (error := each.exception()) is not None]
+        if errors:  # that of a thread which others wait for comes last
+            raise min(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError))
+        self._fps.append(count * images / max(time.perf_counter() - moments[0], 1e-12))
+        for future in futures:
+            self._runs.add(future.result())
+
+    def _in_step(self, together: threading.Barrier) -> Stopwatch:
+        """The steps of one of several threads; one that fails lets the others go."""
+        try:
+            return self._one_thread(together.wait)
+        except BaseException:
+            together.abort()
+            raise
+
+    def _one_thread(self, when_warm: Callable[[], object]) -> Stopwatch:
+        """Steps, of which those of the warm-up are forgotten."""
+        request, own = self._request, self._watch.fresh()
+        with closing(self._steps()) as endless:
             for number, step in enumerate(islice(endless, request.warmup + request.iterations)):
                 if number == request.warmup:
                     own.forget()
+                    when_warm()
                 with own(WHOLE):
                     step(own)
-        fps.append(per_step * request.iterations / max(sum(own.seconds(WHOLE)), 1e-12))
-        runs.add(own)
-    memory = _memory_mb() | (
-        {"on the GPU at most": subject.device_mb()}
-        if subject is not None and subject.on_gpu
-        else {}
-    )
-    return SpeedReport(
-        target=request.target,
-        task=request.task,
-        about=about,
-        per_step=per_step,
-        fps=tuple(fps),
-        timings=runs.timings(WHOLE),
-        memory_mb=memory,
-        noun="picture" if subject is None else subject.noun,
-    )
+        return own
+
+    def report(self) -> SpeedReport:
+        """The times of all repetitions."""
+        subject = self._subject
+        on_gpu = subject is not None and subject.on_gpu
+        return SpeedReport(
+            target=self._request.target,
+            task=self._request.task,
+            engine=None if subject is None else subject.engine,
+            about=self._about,
+            per_step=self._per_step,
+            concurrency=self._request.concurrency,
+            fps=tuple(self._fps),
+            timings=self._runs.timings(WHOLE),
+            memory_mb=_memory_mb()
+            | ({"on the GPU at most": subject.device_mb()} if subject and on_gpu else {}),
+            noun="picture" if subject is None else subject.noun,
+        )
 
 
 def _data(request: SpeedRequest) -> DataConfig:

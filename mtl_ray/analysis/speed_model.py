@@ -12,6 +12,7 @@ from torch import Tensor
 from mtl_ray.analysis.networks import config_at, open_config
 from mtl_ray.analysis.speed_data import Step
 from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
 from mtl_ray.export.verify import check_samples, generate_samples
@@ -45,11 +46,13 @@ class Subject:
         target: its address.
         predictor: what predicts.
         about: what runs it.
+        engine: of a bundle.
     """
 
     target: str
     predictor: Predictor
     about: str
+    engine: str | None = None
 
     @property
     def noun(self) -> str:
@@ -75,14 +78,24 @@ class Subject:
 
 @contextmanager
 def open_subject(
-    target: str, device: str | None, threads: int, classes: int | None, api_key: str | None
+    target: str,
+    device: str | None,
+    threads: int,
+    classes: int | None,
+    api_key: str | None,
+    engine: str | None = None,
 ) -> Iterator[Subject]:
-    """The model at an address; torch uses so many threads until the block ends."""
+    """The model at an address, with one of its engines; torch uses so many threads until the block
+    ends.
+    """
     before = torch.get_num_threads()
     try:
         if threads:
             torch.set_num_threads(threads)
-        yield _open(target, device or default_device(), threads, classes, api_key)
+        if engine is not None:
+            yield _bundle(target, threads, engine)
+        else:
+            yield _open(target, device or default_device(), threads, classes, api_key)
     finally:
         torch.set_num_threads(before)
 
@@ -175,17 +188,32 @@ def _open(
             about="over HTTP, one request a picture",
         )
     if artifact_kind(target) == "bundle":
-        bundle = BundlePredictor(target, threads=threads)
-        return Subject(
-            target=target,
-            predictor=bundle,
-            about=bundle.signature.engine.type
-            + (", suppression in its graph" if bundle.canvas.input == IMAGE else ""),
-        )
+        return _bundle(target, threads, None)
     uri = target if artifact_kind(target) else find_checkpoint(target)
     return Subject(
         target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}"
     )
+
+
+def is_bundle(target: str) -> bool:
+    """Whether an address is that of a bundle."""
+    remote = target.startswith(("http://", "https://"))
+    return not remote and artifact_kind(target) == "bundle"
+
+
+def _bundle(target: str, threads: int, engine: str | None) -> Subject:
+    """A bundle, with the precision that really runs."""
+    bundle = BundlePredictor(target, threads=threads, engine=engine)
+    return Subject(
+        target=target,
+        predictor=bundle,
+        about=bundle.about + (", suppression in its graph" if _suppresses(bundle) else ""),
+        engine=engine_name(bundle.signature.engine),
+    )
+
+
+def _suppresses(bundle: BundlePredictor) -> bool:
+    return bundle.canvas.input == IMAGE and bundle.signature.layout == "end2end"
 
 
 def _readable(samples: Iterator[Sample], kind: Input[Any, Any, Any, Any]) -> Iterator[Any]:

@@ -179,6 +179,36 @@ class AnyEngine(Protocol):
         ...
 
 
+_PLACE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+:\d+ [^()]*\([^()]*\)(?: const)? ", re.ASCII
+)
+"""What ONNX Runtime puts before its messages: its number, and a place in its source."""
+_MOST = 300
+"""Most characters of an engine's own message."""
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an engine's message, which may have many."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The line of an engine's message that says what is wrong; a message may have many.
+
+    OpenVINO first names places in its source, and at last, after dashes, operators.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith(":")] or lines or [type(error).__name__]
+    more = [line.removeprefix("-- ") for line in told[1:] if line.startswith("-- ")]
+    return _PLACE.sub("", " ".join((told[0], *more[:1])))[:_MOST]
+
+
+def names_of(data: bytes, file: str, engine: str, lines: int = 2) -> list[list[str]]:
+    """The names of inputs and of outputs, and what else an engine wrote into a file: a line each,
+    separated by commas.
+
+    Raises:
+        EngineError: if the file has fewer lines.
+    """
+    try:
+        found = data.decode().split("\n")
+    except UnicodeDecodeError:
+        found = []
+    if len(found) < lines or not all(found[:lines]):
+        raise EngineError(f"{engine} cannot open {file}: it is damaged")
+    return [line.split(",") for line in found[:lines]]

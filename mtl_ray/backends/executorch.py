@@ -17,6 +17,7 @@ from mtl_ray.backends.backend import (
     GraphArrays,
     Session,
     first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -76,8 +77,8 @@ class ExecuTorchEngine:
             method = Runtime.get().load_program(data).load_method("forward")
         except Exception as error:
             raise EngineError(f"executorch cannot open {names[0]}: {first_line(error)}") from error
-        inputs, outputs = files.read(names[1]).decode().split("\n")
-        return _Session(method, data, inputs.split(","), outputs.split(","))
+        inputs, outputs = names_of(files.read(names[1]), names[1], "executorch")
+        return _Session(method, data, inputs, outputs)
 
 
 class _Session:

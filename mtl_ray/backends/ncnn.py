@@ -24,6 +24,7 @@ from mtl_ray.backends.backend import (
     GraphArrays,
     Session,
     first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -86,14 +87,13 @@ class NcnnEngine:
         with TemporaryDirectory() as folder:
             for name in names:
                 files.fetch(name, Path(folder) / name)
-            loaded = (
-                net.load_param(str(Path(folder) / names[0])),
-                net.load_model(str(Path(folder) / names[1])),
-            )
-            if any(loaded):
-                raise EngineError(f"ncnn cannot open {names[0]}: it is damaged")
-            about = (Path(folder) / names[2]).read_text().split("\n")
-        inputs, outputs, ranks = (line.split(",") for line in about[:3])
+            for name, load in zip(names, (net.load_param, net.load_model), strict=False):
+                if load(str(Path(folder) / name)):
+                    raise EngineError(f"ncnn cannot open {name}: it is damaged")
+            about = (Path(folder) / names[2]).read_bytes()
+        inputs, outputs, ranks = names_of(about, names[2], "ncnn", 3)
+        if not all(rank.isdigit() for rank in ranks) or len(ranks) != len(outputs):
+            raise EngineError(f"ncnn cannot open {names[2]}: it is damaged")
         return _Session(net, inputs, outputs, [int(rank) for rank in ranks], self.precision)
 
 

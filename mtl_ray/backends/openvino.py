@@ -79,6 +79,9 @@ class OpenVinoEngine:
         with TemporaryDirectory() as folder:
             for name in names:
                 files.fetch(name, Path(folder) / name)
+            if not (Path(folder) / names[0]).read_bytes().startswith(b"<"):
+                # it would try to read it as the files of other programs, loudly
+                raise EngineError(f"openvino cannot open {names[0]}: it is damaged")
             try:
                 model = core.read_model(Path(folder) / names[0])
                 compiled = core.compile_model(model, "CPU", options)

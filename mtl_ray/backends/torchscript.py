@@ -20,6 +20,7 @@ from mtl_ray.backends.backend import (
     GraphArrays,
     Session,
     first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -76,8 +77,8 @@ class TorchScriptEngine:
                 ).eval()
             except (RuntimeError, ValueError) as error:
                 raise EngineError(f"torchscript cannot open {name}: {first_line(error)}") from error
-        inputs, outputs = bytes(extra["names"]).decode().split("\n")
-        return _Session(loaded, inputs.split(","), outputs.split(","))
+        inputs, outputs = names_of(bytes(extra["names"]), name, "torchscript")
+        return _Session(loaded, inputs, outputs)
 
 
 class _Session:

