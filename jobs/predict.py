@@ -1,5 +1,5 @@
-"""Draws the predictions of a model on images (or files of another input), and writes them as
-JSON.
+"""Draws the predictions of a model on images (or files of another input, or samples of a split),
+and writes them as JSON.
 """
 
 import argparse
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
-from mtl_ray.inference.files import find_files, predict_files
+from mtl_ray.inference.files import open_results, predict_data
+from mtl_ray.inference.places import find_data
 from mtl_ray.inference.tta import open_with_tta
+from mtl_ray.inputs.cloud_options import FEATURES_OPTION
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.tasks.frames import RESULTS_FORMS
 from mtl_ray.tasks.response import MASK_FORMS
 
 
@@ -23,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="an image, a folder, or a pattern in quotes"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="an image (or a file of another input), a folder, a pattern in quotes, or a split",
     )
     parser.add_argument(
         "--out", required=True, help="folder or URI for the drawings and predictions.json"
@@ -47,6 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="form of masks in predictions.json: COCO run lengths (default), polygons or none",
     )
     parser.add_argument(
+        "--format",
+        choices=("json", *RESULTS_FORMS),
+        default="json",
+        help="kitti or nuscenes: also the result files of that benchmark, in a folder of that name "
+        "below --out; for splits of point clouds",
+    )
+    parser.add_argument("--features", help=f"of point clouds: {FEATURES_OPTION}")
+    parser.add_argument(
         "--tta",
         help="test-time augmentation: flip,scales=0.8:1:1.2,fuse=wbf|nms,iou=0.55 (each part may "
         "be left out), or none; by default evaluate.tta of the config",
@@ -67,12 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.target, args.tta, api_key=read_api_key(args.api_key_env), engine=args.engine
     )
     kind = predictor.canvas.input
-    uris = find_files(args.images, kind)
-    bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels, args.masks)
+    options = {} if args.features is None else {"features": args.features}
+    data = find_data(args.images, predictor.canvas, options)
+    results = (
+        {} if args.format == "json" else open_results(predictor, args.format, out, args.score_thr)
+    )
+    if results and any(each.sample() is None for each in data):
+        raise ValueError(f"--format {args.format} needs the samples of splits; name no files")
+    bad = predict_data(predictor, data, out, args.score_thr, args.max_pixels, args.masks, results)
+    written = [writer.finish() for writer in results.values()]
     print(
-        f"{len(uris) - len(bad)} of {len(uris)} {kind.name}s: drawings and predictions.json are in "
+        f"{len(data) - len(bad)} of {len(data)} {kind.noun}s: drawings and predictions.json are in "
         f"{args.out}"
     )
+    if written:
+        print(f"results of the form {args.format}: {', '.join(written)}")
     for uri, reason in bad:
         print(f"could not be read: {uri}: {reason}", file=sys.stderr)
     return 1 if bad else 0

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Sequence
 
 from jobs.run import run
+from mtl_ray.inputs.cloud_options import FEATURES_OPTION
 
 EPILOG = """examples:
   python -m jobs.serve bundles/digits bundles/bccd --port 8000
   python -m jobs.serve digits=s3://bucket/bundles/17 serve.yaml serve.replicas=2
-  python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits image.jpg"""
+  python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits image.jpg
+  python -m jobs.serve compare http://127.0.0.1:8000 runs/street shards/street/val"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "API. For example:"
         )
         for name in config.models:
-            print(f"  curl --data-binary @image.jpg {url}/predictions/{name}", flush=True)
+            print(f"  curl --data-binary @FILE {url}/predictions/{name}", flush=True)
         done.wait()
         print("ending: running requests are finished first", flush=True)
     return 0
@@ -76,13 +78,17 @@ def compare(argv: Sequence[str]) -> int:
         prog="python -m jobs.serve compare",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
-        description="Sends images to a server and to a model, and exits with 1 if they differ.",
+        description="Sends images (or files of another input) to a server and to a model, and "
+        "exits with 1 if they differ.",
     )
     parser.add_argument(
         "url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT if one model is served"
     )
     parser.add_argument("target", help="run folder, checkpoint or bundle")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders, patterns in quotes, or splits"
+    )
+    parser.add_argument("--features", help=f"of point clouds: {FEATURES_OPTION}")
     parser.add_argument(
         "--score-thr",
         type=float,
@@ -105,6 +111,7 @@ def compare(argv: Sequence[str]) -> int:
         open_predictor(given.target),
         given.images,
         given.score_thr,
+        {} if given.features is None else {"features": given.features},
     ):
         print(
             f"{comparison.file}  {comparison.head}: {comparison.compared} compared, "

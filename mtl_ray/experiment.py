@@ -29,6 +29,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.tasks.classification import config as classification
 from mtl_ray.tasks.detection import config as detection
 from mtl_ray.tasks.head_classes import HeadClasses
+from mtl_ray.tasks.lidar import config as lidar
 from mtl_ray.tasks.segmentation import config as segmentation
 from mtl_ray.tasks.task import AnyHead, HeadKind, Task
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
@@ -37,7 +38,12 @@ from mtl_ray.tuning.config import TuneConfig
 if TYPE_CHECKING:
     from mtl_ray.models.model import Model
 
-_HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *classification.HEADS)
+_HEADS: tuple[type[AnyHead], ...] = (
+    *detection.HEADS,
+    *segmentation.HEADS,
+    *classification.HEADS,
+    *lidar.HEADS,
+)
 """The config of every built-in head, folder by folder."""
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import timm
 import torch
 import torchvision
 
+from jobs.convert import main as convert
 from mtl_ray.evaluation.evaluate import EvaluationRequest, evaluate, write_results
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
@@ -25,6 +26,8 @@ from tests.analysis.mmdet_pickles import entries_3x
 from tests.analysis.openmmlab_logs import mmcv1, mmengine, write_log
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, write_checkpoint
+from tests.inference.tiny_lidar import lidar_config, write_lidar_checkpoint
+from tests.loading.clouds import cloud_sample, write_clouds
 from tests.tasks.random_objects import HEIGHT, WIDTH, random_images
 from tests.test_readme import write_voc
 from tests.weights.foreign_files import caffe2, detectron2, jax_vit, mit, pycls, swin
@@ -45,6 +48,10 @@ ELSEWHERE = {
     "jobs.doctor": "tests/distributed/test_doctor.py",
     "jobs.convert cityscapes": "tests/sources/test_cityscapes.py",
     "jobs.convert nuimages": "tests/sources/test_nuimages.py",
+    "jobs.convert nuscenes": "tests/sources/test_nuscenes.py",
+    "jobs.convert lyft": "tests/sources/test_nuscenes.py",
+    "jobs.convert waymo": "tests/sources/test_waymo.py",
+    "jobs.convert openmmlab_infos": "tests/sources/test_openmmlab_infos.py",
 }
 """Commands that start servers or trainings, or want a large data set in its own layout: of these
 the options alone are tried here.
@@ -106,7 +113,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _detections(made)
     _pictures(made)
     _weights(made)
+    _clouds(made)
     return made
+
+
+def _clouds(folder: Path) -> None:
+    """A split of clouds, the same as KITTI objects, and models of them."""
+    uri = write_clouds(folder / "shards" / "clouds", [cloud_sample(seed) for seed in range(4)])
+    arguments = ["--split", "val", "--to", str(folder / "data" / "kitti"), "--format", "kitti"]
+    assert convert(["shards", uri, *arguments, "--workers", "1"]) == 0
+    checkpoint = write_lidar_checkpoint(folder / "runs" / "lidar", lidar_config(split=uri))
+    quick = ExportConfig(samples=2, min_agree=0.9)
+    export(checkpoint, str(folder / "bundles" / "lidar"), quick)
+    (folder / "cloud.bin").write_bytes(cloud_sample(9).inputs["points"].data)
 
 
 def _models(folder: Path) -> None:
@@ -238,7 +257,13 @@ def test_a_command_of_the_page(
     if module in ("jobs.analyze", "jobs.weights"):
         module, arguments = f"{module}.{arguments[0].replace('-', '_')}", arguments[1:]
     try:
-        status = import_module(module).main([*arguments, *ADDED.get(module, [])])
+        added = [
+            each
+            for each in ADDED.get(module, [])
+            # the number of voxels is always open
+            if "runs/lidar" not in arguments or each != "export.size=fixed"
+        ]
+        status = import_module(module).main([*arguments, *added])
     except SystemExit as stop:  # --help
         status = stop.code
     assert status == 0

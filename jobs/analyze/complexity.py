@@ -8,9 +8,11 @@ from typing import get_args
 from jobs.run import run
 from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.inputs.cloud_options import FEATURES_OPTION
 
 EXAMPLES = """examples:
   python -m jobs.analyze complexity configs/detection/yolov3_bccd.yaml --shape 256 320 --classes 3
+  python -m jobs.analyze complexity runs/street --data shards/street/val
   python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --shape 1280 800 --rule mmcv"""  # noqa: E501
 
 
@@ -65,9 +67,18 @@ def _parser() -> argparse.ArgumentParser:
         "--auxiliary", action="store_true", help="with auxiliary heads (train_only)"
     )
     parser.add_argument(
+        "--data",
+        metavar="PLACE",
+        help="a file or a split, for networks whose cost depends on it: of point clouds",
+    )
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="N", help="which of it, from 0 (default 0)"
+    )
+    parser.add_argument("--features", help=f"of point clouds: {FEATURES_OPTION}")
+    parser.add_argument(
         "--device",
-        default="meta",
-        help="meta (default): nothing is computed; cpu: for networks that depend on values",
+        help="meta (default for images): nothing is computed; cpu: for networks that depend on "
+        "values",
     )
     parser.add_argument(
         "--depth", type=int, default=2, metavar="N", help="depth of the table (default 2)"
@@ -95,7 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "classes": args.classes,
     }
     found = complexity_report(
-        args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device
+        args.target,
+        args.shape,
+        **options,
+        auxiliary=args.auxiliary,
+        device=args.device,
+        data=args.data,
+        row=args.sample,
+        options={} if args.features is None else {"features": args.features},
     )
     print(found.to_text(args.depth))
     if out is not None:

@@ -31,7 +31,13 @@ def _parser() -> argparse.ArgumentParser:
         "--iou-thr",
         type=float,
         default=0.5,
-        help="least IoU of a detection and its object (default 0.5)",
+        help="least IoU of a detection and its object (default 0.5); of clouds that from above",
+    )
+    parser.add_argument(
+        "--distance",
+        type=float,
+        metavar="M",
+        help="of clouds: most metres between the centres from above, instead of an IoU",
     )
     parser.add_argument(
         "--nms-iou-thr",
@@ -58,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.confusion import (
+        cloud_confusion,
         confusion_table,
         head_confusion,
         object_confusion,
         write_confusion,
     )
     from mtl_ray.analysis.paired import open_pairs, pair
+    from mtl_ray.tasks.lidar.confusion import MatchRule
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     name = args.head or next(iter(pairs.stored.heads))
@@ -76,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             nms_iou=args.nms_iou_thr,
             compat=args.compat,
         )
+    elif pairs.annotation(name) == "boxes_3d":
+        rule = MatchRule(overlap=args.iou_thr, metres=args.distance)
+        found = cloud_confusion(pairs, name, min_score=args.score_thr, rule=rule)
     else:
         found = head_confusion(pairs, name)
     print(

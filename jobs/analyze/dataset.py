@@ -11,6 +11,7 @@ from mtl_ray.distributed.outputs import absolute_output
 EXAMPLES = """examples:
   python -m jobs.analyze dataset data/bccd/train data/bccd/val --out health
   python -m jobs.analyze dataset annotations/instances_val2017.json --images val2017 --out health
+  python -m jobs.analyze dataset data/street/train --config configs/lidar/pointpillars_street.yaml
   python -m jobs.analyze dataset voc:root=BCCD,split=train voc:root=BCCD,split=val --out health"""
 
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--images", help="folder of the images of a COCO annotation file")
     parser.add_argument(
+        "--config", help="of a network: compares clouds with its grid and its anchors"
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=1,
@@ -42,9 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out) if args.out else None
 
+    from mtl_ray.analysis.health_data import network_of
     from mtl_ray.distributed.dataset_health import check_health
 
-    report, sets = check_health(args.data, images=args.images, workers=args.workers)
+    network = network_of(args.config) if args.config else None
+    report, sets = check_health(
+        args.data, images=args.images, workers=args.workers, network=network
+    )
     print(report.to_text())
     if out is not None:
         from mtl_ray.analysis.health_figures import write_health

@@ -1,4 +1,6 @@
-"""Metrics of stored predictions, by the evaluator of a config; of several datasets at once."""
+"""Metrics of stored predictions, by the evaluator of a config; of several datasets at once. Or of
+result files of the lidar benchmarks KITTI and nuScenes.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from mtl_ray.experiment import load_experiment
 def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze eval-metric results/predictions.arrow --config "
-        "configs/detection/yolov3_bccd.yaml"
+        "configs/detection/yolov3_bccd.yaml; python -m jobs.analyze eval-metric results/kitti "
+        "--data kitti/training/label_2"
     )
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze eval-metric", description=__doc__, epilog=example
@@ -19,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "predictions",
         nargs="+",
-        help="predictions.arrow, COCO results or result pickles, one for each dataset",
+        metavar="DETECTIONS",
+        help="predictions.arrow, COCO results or result pickles, one for each dataset; or one "
+        "folder of KITTI's result files, or one results file of nuScenes",
     )
     parser.add_argument(
         "--config",
@@ -28,15 +33,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         nargs="+",
-        help="URIs of splits or COCO annotation files, in the order of the predictions",
+        help="URIs of splits or COCO annotation files, in the order of the predictions; for lidar "
+        "results a folder of KITTI's labels, tables of nuScenes, or a split",
     )
     parser.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle"
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="names of the labels 0, 1, ... of a pickle; the "
+        "classes to evaluate of KITTI's result files",
     )
     parser.add_argument(
         "--classwise", action="store_true", help="also print the figures of each class"
     )
-    parser.add_argument("--out", metavar="FILE", help="file or URI for the reports in JSON")
+    parser.add_argument(
+        "--out", "--json", metavar="FILE", help="file or URI for the reports in JSON"
+    )
     return parser
 
 
@@ -50,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = None if args.config is None else load_experiment(args.config)
 
     from mtl_ray.analysis.eval_metric import eval_metric, write_reports
+    from mtl_ray.analysis.eval_metric_lidar import is_lidar_result
     from mtl_ray.evaluation.config import EvaluateConfig
 
     data = args.data
@@ -59,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(config.data.val.uri, str)
             else list(config.data.val.uri)
         )
+    if len(args.predictions) == len(data) == 1 and is_lidar_result(args.predictions[0]):
+        _print_lidar(args.predictions[0], data[0], args.classes, out)
+        return 0
     measured = eval_metric(
         args.predictions,
         data,
@@ -75,6 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_reports(out, measured)
         print(out)
     return 0
+
+
+def _print_lidar(
+    predictions: str, data: str, classes: Sequence[str] | None, out: str | None
+) -> None:
+    """Prints which objects count and the table, and writes the figures to ``out``."""
+    from mtl_ray import storage
+    from mtl_ray.analysis.eval_metric_lidar import eval_lidar
+
+    found = eval_lidar(predictions, data, classes)
+    for note in found.notes:
+        print(note)
+    print(f"\n{found.to_text()}")
+    if out is not None:
+        storage.write(out, found.to_json())
+        print(out)
 
 
 if __name__ == "__main__":

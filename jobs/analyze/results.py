@@ -1,5 +1,5 @@
-"""The best and the worst images of stored predictions, ground truth and predictions side by
-side, and a table of all.
+"""The best and the worst images or clouds of stored predictions, ground truth and predictions
+side by side, and a table of all.
 """
 
 import argparse
@@ -65,21 +65,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--topk must be at least 0")
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.paired import read_paired
+    from mtl_ray.analysis.cloud_results import cloud_results
+    from mtl_ray.analysis.paired import open_pairs, pair
     from mtl_ray.analysis.results import results
     from mtl_ray.distributed.executor import open_executor
 
-    paired = read_paired(
-        args.predictions, args.data, images=args.images, head=args.head, classes=args.classes
-    )
+    pairs = open_pairs(args.predictions, args.data, images=args.images, classes=args.classes)
+    first = next(iter(pairs.stored.heads))
+    head = args.head or (first if pairs.annotation(first) == "boxes_3d" else None)
+    of_clouds = head is not None and pairs.annotation(head) == "boxes_3d"
+    paired = None if of_clouds else pair(pairs, head)
     with open_executor(args.workers) as executor:
-        found = results(
-            paired.usable().above(args.score_thr),
-            out,
-            executor,
-            topk=args.topk,
-            show_score=args.show_score_thr,
-            compat=args.compat,
+        found = (
+            cloud_results(
+                pairs,
+                head or first,
+                out,
+                executor,
+                topk=args.topk,
+                min_score=args.score_thr,
+                show_score=args.show_score_thr,
+            )
+            if paired is None
+            else results(
+                paired.usable().above(args.score_thr),
+                out,
+                executor,
+                topk=args.topk,
+                show_score=args.show_score_thr,
+                compat=args.compat,
+            )
         )
     for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
         for each in drawn[:5]:
@@ -95,11 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if found.without_picture:
         print(f"{found.without_picture} images were not found and are drawn on grey. Fix: --images")
-    for note in paired.notes:
+    for note in pairs.notes if paired is None else paired.notes:
         print(note)
-    drawn_of_each = len(found.good)
+    drawn_of_each, unit = len(found.good), "clouds" if of_clouds else "images"
     print(
-        f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} images "
+        f"{len(found.table)} {unit} in {out}/images.json and images.csv, {drawn_of_each} {unit} "
         "each in good/ and bad/"
     )
     return 0

@@ -95,7 +95,11 @@ def _import_whole(
             )
         return False
     original = read_original(
-        weights, program, old_classes=args.num_classes, old_version=args.old_version
+        weights,
+        program,
+        old_classes=args.num_classes,
+        old_version=args.old_version,
+        generation=args.generation,
     )
     if not folder and not finds_heads(original, config):
         return False
@@ -183,6 +187,13 @@ def _parser() -> argparse.ArgumentParser:
         "--old-version",
         metavar="V",
         help="of MMDetection that wrote the file, if the file does not state it",
+    )
+    parser.add_argument(
+        "--generation",
+        type=int,
+        choices=(0, 1),
+        help="of a detector of point clouds: MMDetection3D 0.x or 1.x, if the file does not state "
+        "it",
     )
     parser.add_argument(
         "--upgrade-only",

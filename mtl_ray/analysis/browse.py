@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.experiment import ExperimentConfig, batch_fields, drawing_task
-from mtl_ray.geometry.panels import grid, jpeg, shrunk
+from mtl_ray.geometry.panels import beneath, grid, jpeg, shrunk
 from mtl_ray.inference.files import free_name
-from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.loader import Loader
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.frames import drawn_views
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360
@@ -75,6 +75,8 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
     )
     for row in rows.tolist():
         sample = next(split.read(row, row + 1))
+        if shown.name not in sample.inputs:
+            raise ValueError(f"sample {sample.key} of {uri} has no {shown.noun}")
         try:
             image = shown.show(shown.decode(sample.inputs[shown.name], MAX_PIXELS))
         except ValueError as error:
@@ -89,13 +91,15 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
         fields=batch_fields(config.model.heads),
     )
     split = open_split(uri)
-    if config.data.canvas.input != IMAGE:
-        raise ValueError(
-            "only images are drawn as the network sees them; browse without the config"
-        )
+    kind = config.data.canvas.input
     slots = ((batch, slot) for batch in loader for slot in range(len(batch)))
     for batch, slot in islice(slots, num):
-        image = np.ascontiguousarray(batch.inputs["image"][slot].numpy().transpose(1, 2, 0))
+        arrays = {name: values[slot].numpy() for name, values in batch.inputs.items()}
+        image = kind.show_arrays(arrays)
+        if image is None:
+            raise ValueError(
+                f"a {kind.noun} is not drawn as the network sees it; browse without the config"
+            )
         yield (
             batch.keys[slot],
             panels(image, _as_sample(batch, slot, split.annotations), loader.vocabulary),
@@ -105,20 +109,23 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
 def panels(
     image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plugins: tuple[str, ...] = ()
 ) -> NDArray[np.uint8]:
-    """An image for each kind of annotation, side by side."""
+    """An image for each kind of annotation, side by side; below them what the sample's cameras
+    saw.
+    """
     tasks = [drawing_task(kind, plugins) for kind in vocabulary.classes]
     drawn = [task.draw_ground_truth(image, sample, vocabulary) for task in tasks]
     titles = [
         kind if kind in sample.annotations else f"{kind}: not annotated"
         for kind in vocabulary.classes
     ]
+    views = [view for task in tasks for view in drawn_views(task, sample, vocabulary)]
     if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
-        return np.asarray(drawn[0], np.uint8)
-    return grid(drawn, len(drawn), titles)
+        return beneath(np.asarray(drawn[0], np.uint8), views)
+    return beneath(grid(drawn, len(drawn), titles), views)
 
 
 def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, Any]]) -> Sample:
-    """What the network sees in one slot, as a Sample in canvas pixels."""
+    """What the network sees in one slot, as a Sample in its frame."""
     annotated = {
         kind: target for kind, target in batch.targets.items() if target["annotated"][slot]
     }
@@ -126,6 +133,8 @@ def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, 
         kind: kinds[kind].from_batch({name: value[slot].numpy() for name, value in each.items()})
         for kind, each in annotated.items()
     }
+    if "image" not in batch.inputs:
+        return Sample(key=batch.keys[slot], inputs={}, annotations=values)
     height, width = batch.inputs["image"].shape[2:]
     return image_sample(
         key=batch.keys[slot], image=b"", height=height, width=width

@@ -1,14 +1,22 @@
 """The cost of the network at an address for an input shape, as text and JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 
 from mtl_ray.analysis.complexity import Complexity, Rule, complexity
-from mtl_ray.analysis.networks import Network, open_network
+from mtl_ray.analysis.complexity_data import (
+    CountedInput,
+    SparseCost,
+    counted_input,
+    sparse_costs,
+    sparse_table,
+)
+from mtl_ray.analysis.networks import Network, open_network, run_arrays
+from mtl_ray.models.model import Model
 
 Modality = Literal["image", "point"]
 LINE = "=" * 30
@@ -22,11 +30,15 @@ class ComplexityReport:
         target: the network.
         shape: of the input, without the batch.
         found: the counts.
+        data: the datum, of networks whose cost depends on it.
+        sparse: the sparse convolutions.
     """
 
     target: str
     shape: tuple[int, ...]
     found: Complexity
+    data: CountedInput | None = None
+    sparse: tuple[SparseCost, ...] = ()
 
     def to_text(self, depth: int = 2) -> str:
         """The totals, a table of the modules down to ``depth``, and the operators without a
@@ -39,11 +51,13 @@ class ComplexityReport:
         head = [
             LINE,
             f"Input shape: {self.shape}",
+            *([] if self.data is None else [f"Input: {self.data.to_text()}"]),
             flops,
             f"Params: {params_text(found.params)}",
             LINE,
         ]
-        return "\n".join([*head, "", *_table(found, depth), *_uncounted(found)])
+        tables = [*_table(found, depth), *sparse_table(list(self.sparse)), *_uncounted(found)]
+        return "\n".join([*head, "", *tables])
 
     def to_json(self) -> dict[str, Any]:
         """All figures as numbers."""
@@ -53,12 +67,16 @@ class ComplexityReport:
             "params_total": found.modules[0].params,
             "params_trainable": found.modules[0].trainable_params,
         }
+        data = {} if self.data is None else {"input": self.data.name, **self.data.lengths}
+        sparse = {"sparse": [asdict(each) for each in self.sparse]} if self.sparse else {}
         return {
             "target": self.target,
             "shape": list(self.shape),
+            **data,
             **whole,
             **params,
             **asdict(found),
+            **sparse,
         }
 
 
@@ -71,7 +89,10 @@ def complexity_report(
     divisor: int = 1,
     classes: int | None = None,
     auxiliary: bool = False,
-    device: str = "meta",
+    device: str | None = None,
+    data: str | None = None,
+    row: int = 0,
+    options: Mapping[str, str] | None = None,
 ) -> ComplexityReport:
     """Counts the cost of one input of a network.
 
@@ -84,20 +105,48 @@ def complexity_report(
         classes: number of classes, for a config whose split is not available.
         auxiliary: include heads that are used only in training.
         device: ``meta`` computes nothing; use another one for networks that depend on the values of
-            their input.
+            their input. By default ``meta`` for images, else ``cpu``.
+        data: a file, a folder or a split, of whose datum ``row`` the cost is counted. Without it,
+            and without a shape, a network that takes no images gets a generated one.
+        row: see there.
+        options: how a file is read (``Input.file_options``).
 
     Raises:
         ValueError, FileNotFoundError: if there is no such network, or it does not take such an
             input.
     """
     network = open_network(target, classes=classes, auxiliary=auxiliary)
+    if data is not None and (shape is not None or network.canvas is None):
+        raise ValueError(f"--data and --shape exclude each other, and {target} needs a canvas")
+    if network.canvas is not None and (data is not None or not (network.images or shape)):
+        return _of_datum(network, target, rule, device or "cpu", data, row, options)
     size = network.shape if shape is None else input_shape(shape, modality)
     if size is None:
         raise ValueError(f"{target} has no input shape of its own: set one with --shape")
     if modality == "image":
         size = (*size[:-2], *(math.ceil(side / divisor) * divisor for side in size[-2:]))
     return ComplexityReport(
-        target=target, shape=size, found=_count(network, target, size, rule, device)
+        target=target, shape=size, found=_count(network, target, size, rule, device or "meta")
+    )
+
+
+def _of_datum(
+    network: Network,
+    target: str,
+    rule: Rule,
+    device: str,
+    place: str | None,
+    row: int,
+    options: Mapping[str, str] | None,
+) -> ComplexityReport:
+    assert isinstance(network.model, Model)
+    data = counted_input(network, network.model.trunk.input, place, row, options)
+    model = network.model.to(device)
+    arrays = {name: values.to(device) for name, values in data.arrays.items()}
+    with sparse_costs(model) as sparse:
+        found = complexity(model, lambda: run_arrays(model, arrays), rule)
+    return ComplexityReport(
+        target=target, shape=data.shape, found=found, data=data, sparse=tuple(sparse)
     )
 
 
@@ -145,8 +194,7 @@ def _count(
 ) -> Complexity:
     if network.images and (len(size) != 3 or size[0] != 3):
         raise ValueError(
-            f"{target} takes images, an input of the shape (3, height, width), not {size}; no head "
-            "here takes clouds yet"
+            f"{target} takes images, an input of the shape (3, height, width), not {size}"
         )
     model = network.model.to(device)
     batch = torch.zeros(

@@ -22,7 +22,9 @@ from mtl_ray.tasks.detection.columns import (
 from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.detection.selection import suppress_boxes
-from mtl_ray.tasks.head_classes import head_metric
+from mtl_ray.tasks.head_classes import HeadClasses, head_metric
+from mtl_ray.tasks.lidar.confusion import MatchRule
+from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 
 def object_confusion(
@@ -117,6 +119,24 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
             "another; see eval-metric"
         )
     return counted
+
+
+def cloud_confusion(pairs: Pairs, name: str, *, min_score: float, rule: MatchRule) -> Confusion:
+    """The confusion of objects in point clouds, matched by what they overlap or how near they are
+    from above.
+
+    Args:
+        pairs: predictions and ground truth.
+        name: of the head.
+        min_score: detections with a lower score are ignored.
+        rule: what matches.
+    """
+    classes = HeadClasses.of(pairs.stored.heads[name], pairs.stored.vocabulary)
+    metric = Detection3dMetric(classes.vocabulary.classes["boxes_3d"])
+    for sample, found in pairs:
+        if found is not None:
+            metric.update(classes.sample(sample), found[name])
+    return metric.confusion(min_score, rule)
 
 
 def write_confusion(out: str, name: str, found: Confusion) -> list[str]:

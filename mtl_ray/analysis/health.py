@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.analysis.health_clouds import CloudHealth
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.sources.findings import Findings
 
@@ -75,6 +76,7 @@ class Health:
         colour: sums of the values of each channel, of their squares, and their number.
         problems, counted: the listed problems, and the number of each kind.
         identities: of all samples.
+        clouds: counts of point clouds and boxes in space.
         findings: what the reader or the conversion skipped or changed, as in ``jobs.convert``.
     """
 
@@ -101,6 +103,7 @@ class Health:
     problems: list[HealthProblem] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     identities: list[Identity] = field(default_factory=list)
+    clouds: CloudHealth = field(default_factory=CloudHealth)
     findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
@@ -108,6 +111,11 @@ class Health:
         self.images = {kind: np.zeros(len(names), np.int64) for kind, names in classes.items()}
         self.objects = np.zeros(len(classes.get("instances", ())), np.int64)
         self.pixels = np.zeros(len(classes.get("semantic", ())), np.int64)
+
+    @property
+    def unit(self) -> str:
+        """What its samples are, for people."""
+        return "clouds" if len(self.clouds.clouds) else "pictures"
 
     def report(self, kind: str, key: str, text: str = "") -> None:
         """Counts a problem, and lists it unless there are too many of its kind."""
@@ -129,6 +137,7 @@ class Health:
             self.images[kind] = self.images[kind] + counts
         self.problems += other.problems
         self.identities += other.identities
+        self.clouds.merge(other.clouds)
         self.findings.merge(other.findings)
 
 

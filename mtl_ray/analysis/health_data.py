@@ -11,11 +11,14 @@ from typing import Any, get_args
 
 from mtl_ray import storage
 from mtl_ray.analysis.health import Health
+from mtl_ray.analysis.health_clouds import AnchoredHead, CloudNetwork
 from mtl_ray.analysis.health_sample import look_at
 from mtl_ray.config.describe import given_node
 from mtl_ray.config.document import scalar
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
+from mtl_ray.experiment import load_experiment
+from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
 from mtl_ray.sources.image_reading import ImageRule, open_source
@@ -33,6 +36,7 @@ class Piece:
         uri, images: see ``open_health_dataset``; None for rows of a raw dataset.
         source: a raw dataset with only these rows.
         start, stop: the rows.
+        network: what clouds are compared with.
     """
 
     uri: str | None
@@ -40,6 +44,7 @@ class Piece:
     source: Source | None
     start: int
     stop: int
+    network: CloudNetwork | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +120,24 @@ def open_health_dataset(name: str, images: str | None = None) -> HealthDataset:
     return HealthDataset(name=name, data=data, images=images, skipped=skipped)
 
 
+def network_of(path: str) -> CloudNetwork:
+    """What the network of a config reaches of clouds.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is no such config, or its network takes no clouds.
+    """
+    config = load_experiment(path)
+    canvas = config.data.canvas
+    if not isinstance(canvas, PointCanvas):
+        raise ValueError(
+            f"{path}: its network takes {canvas.input.name}; --config is for networks of clouds"
+        )
+    heads = {
+        name: head for name, head in config.model.heads.items() if isinstance(head, AnchoredHead)
+    }
+    return CloudNetwork(canvas=canvas, heads=heads)
+
+
 def look_at_piece(piece: Piece) -> Health:
     """Counts the rows of a piece."""
     data = piece.source if piece.source is not None else open_data(str(piece.uri), piece.images)
@@ -123,7 +146,7 @@ def look_at_piece(piece: Piece) -> Health:
     for row in range(piece.start, piece.stop):
         sample = _read(data, row - first, health)
         if sample is not None:
-            look_at(sample, row, health)
+            look_at(sample, row, health, piece.network)
     return health
 
 

@@ -1,4 +1,6 @@
-"""Figures of a dataset check: class balance, boxes, image sizes, samples, and duplicate images."""
+"""Figures of a dataset check: class balance, boxes, image sizes, clouds, samples, and duplicate
+samples.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,23 +15,20 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.analysis.browse import panels
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
+from mtl_ray.analysis.health_cloud_figures import clouds_figure
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
+from mtl_ray.analysis.health_sheets import same_sheet, samples_sheet
 from mtl_ray.analysis.short_names import short_names
-from mtl_ray.geometry.drawing import Drawing
+from mtl_ray.annotations.boxes_3d import BOXES_3D
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.geometry.figures import png
-from mtl_ray.geometry.panels import grid, jpeg, shrunk
-from mtl_ray.inputs.decode import decode_image
 from mtl_ray.samples import Annotation
 
 MOST_CLASSES = 40
 """Most classes in a figure; of more classes the most and the least frequent are shown, half of
 each."""
-SHEET = 12
-"""Number of samples that are drawn of each dataset."""
-THUMB_PX = 320
 _LONGEST_NAME = 28
 _LONGEST_SET = 60
 
@@ -48,7 +47,7 @@ def write_health(out: str, report: HealthReport, sets: Sequence[HealthDataset]) 
 
 def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str, bytes]:
     """Figures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``,
-    ``samples-N.jpg``, ``same.jpg``.
+    ``clouds-N.png``, ``samples-N.jpg``, ``same.jpg``.
     """
     names = [set_name(name) for name in short_names(report.names)]
     kinds = list(
@@ -66,12 +65,16 @@ def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str
         )
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = png(_boxes(names, report.sets))
-    if any(health.samples for health in report.sets):
+    if any(health.samples and not len(health.clouds.clouds) for health in report.sets):
         drawn["sizes.png"] = png(_sizes(names, report.sets))
+    for number, (name, health) in enumerate(zip(names, report.sets, strict=True), 1):
+        if len(health.clouds.objects):
+            figure = clouds_figure(name, health.clouds, health.vocabulary)
+            drawn[f"clouds-{number}.png"] = png(figure)
     for number, each in enumerate(sets, 1):
-        if sheet := _sheet(each):
+        if sheet := samples_sheet(each):
             drawn[f"samples-{number}.jpg"] = sheet
-    if sheet := _same(report, sets):
+    if sheet := same_sheet(report, sets):
         drawn["same.jpg"] = sheet
     return drawn
 
@@ -107,7 +110,7 @@ def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotatio
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0, right=None if most else 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    what = "objects" if kind == "instances" else "images"
+    what = "objects" if kind in (INSTANCES.name, BOXES_3D.name) else "images"
     axes.set(
         xlabel=what,
         title=f"{kind}: {what} by class"
@@ -203,58 +206,6 @@ def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
     axes.set(xlabel="width (pixels)", ylabel="height (pixels)", title="Picture sizes")
     _legend(axes, names)
     return figure
-
-
-def _sheet(each: HealthDataset) -> bytes | None:
-    rows = np.unique(
-        np.linspace(0, max(0, len(each) - 1), min(SHEET, len(each))).round().astype(np.int64)
-    )
-    drawn = [
-        (key, picture)
-        for row in rows.tolist()
-        if (found := _drawn(each, row)) is not None
-        for key, picture in [found]
-    ]
-    if not drawn:
-        return None
-    columns = max(1, round(4 / len(each.vocabulary.classes)))
-    return jpeg(
-        grid(
-            [shrunk(picture, THUMB_PX * len(each.vocabulary.classes)) for _, picture in drawn],
-            columns,
-            [key for key, _ in drawn],
-        )
-    )
-
-
-def _drawn(each: HealthDataset, row: int) -> tuple[str, NDArray[np.uint8]] | None:
-    sample = each.sample(row)
-    if sample is None or not sample.image:
-        return None
-    try:
-        return sample.key, panels(decode_image(sample.image), sample, each.vocabulary)
-    except ValueError:
-        return None  # the report names it
-
-
-def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
-    """The first pairs, two in a row; pairs across datasets come before those within one."""
-    pairs = sorted(report.same, key=lambda pair: (pair.a == pair.b, pair.how))[:SHEET]
-    wanted = [
-        (place, key)
-        for pair in pairs
-        for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))
-    ]
-    rows = [
-        {identity.key: identity.row for identity in health.identities} for health in report.sets
-    ]
-    pictures = []
-    for place, key in wanted:
-        sample = sets[place].sample(rows[place][key])
-        assert sample is not None
-        pictures.append(shrunk(Drawing(decode_image(sample.image)).pixels, THUMB_PX))
-    titles = [title for pair in pairs for title in (pair.key_a, f"{pair.how}: {pair.key_b}")]
-    return jpeg(grid(pictures, 4, titles)) if pictures else None
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, bin_edges
+from mtl_ray.analysis.health_cloud_report import cloud_facts, cloud_findings
+from mtl_ray.analysis.health_clouds import CloudNetwork
+from mtl_ray.analysis.health_json import colour_of, set_json
 from mtl_ray.analysis.health_same import Same, find_same
 from mtl_ray.analysis.short_names import short_names
+from mtl_ray.annotations.boxes_3d import BOXES_3D
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.samples import Annotation
 from mtl_ray.sources.findings import refusal, remarks
 
@@ -42,7 +47,7 @@ class HealthReport:
     def to_json(self) -> dict[str, Any]:
         """Everything except the hashes."""
         sets = [
-            {"name": name, **_set_json(health)}
+            {"name": name, **set_json(health)}
             for name, health in zip(self.names, self.sets, strict=True)
         ]
         counts = [
@@ -67,15 +72,18 @@ class HealthReport:
         return "\n".join([*lines, *(f"  - {finding}" for finding in self.findings)])
 
 
-def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
-    """Compares the counts of the datasets."""
+def report_of(
+    names: Sequence[str], sets: Sequence[Health], network: CloudNetwork | None = None
+) -> HealthReport:
+    """Compares the counts of the datasets, and those of clouds with a network."""
     same, counts = find_same(sets)
     short = short_names(names)
     findings = [
         *_conversions(short, sets),
-        *_overlaps(short, counts),
+        *_overlaps(short, sets, counts),
         *_problems(short, sets),
-        *_repeats(short, counts),
+        *_clouds(short, sets, network),
+        *_repeats(short, sets, counts),
         *_classes(short, sets),
     ]
     return HealthReport(
@@ -109,18 +117,30 @@ def _conversions(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
         yield from (f"{name}: {remark}" for remark in remarks(health.findings))
 
 
-def _overlaps(names: Sequence[str], counts: Mapping[tuple[int, int, str], int]) -> Iterator[str]:
+def _overlaps(
+    names: Sequence[str], sets: Sequence[Health], counts: Mapping[tuple[int, int, str], int]
+) -> Iterator[str]:
     words = {"same file": "are in {a} too", "looks alike": "look like one of {a}"}
     for (a, b, how), count in counts.items():
         if a != b:
-            yield f"{count:,} pictures of {names[b]} {words[how].format(a=names[a])}"
+            yield f"{count:,} {sets[b].unit} of {names[b]} {words[how].format(a=names[a])}"
 
 
-def _repeats(names: Sequence[str], counts: Mapping[tuple[int, int, str], int]) -> Iterator[str]:
+def _repeats(
+    names: Sequence[str], sets: Sequence[Health], counts: Mapping[tuple[int, int, str], int]
+) -> Iterator[str]:
     words = {"same file": "are there more than once", "looks alike": "look like another one"}
     for (a, b, how), count in counts.items():
         if a == b:
-            yield f"{names[a]}: {count:,} pictures {words[how]}"
+            yield f"{names[a]}: {count:,} {sets[a].unit} {words[how]}"
+
+
+def _clouds(
+    names: Sequence[str], sets: Sequence[Health], network: CloudNetwork | None
+) -> Iterator[str]:
+    for name, health in zip(names, sets, strict=True):
+        for finding in cloud_findings(health.clouds, health.vocabulary, network):
+            yield f"{name}: {finding}"
 
 
 def _problems(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
@@ -201,7 +221,10 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 def examples(health: Health) -> dict[Annotation, NDArray[np.int64]]:
     """Examples of each class: objects, else samples."""
     return {
-        kind: health.objects if kind == "instances" else counts
+        kind: {
+            INSTANCES.name: health.objects,
+            BOXES_3D.name: health.clouds.counts(len(counts)),
+        }.get(kind, counts)
         for kind, counts in health.images.items()
     }
 
@@ -221,67 +244,13 @@ def _facts(health: Health) -> Iterator[str]:
             f"width/height about {shape:.2f}; {small:,} small, {medium:,} medium, {large:,} large "
             "(COCO)"
         )
-    (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
-    yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
+    yield from cloud_facts(health.clouds, health.vocabulary)
+    if not len(health.clouds.clouds):
+        (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
+        yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
     if health.colour[2, 0]:
         mean, std = colour_of(health)
         yield (
             f"channels (RGB): mean {', '.join(f'{v:.1f}' for v in mean)}; standard deviation "
             f"{', '.join(f'{v:.1f}' for v in std)}"
         )
-
-
-def colour_of(health: Health) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels, 0 to 255."""
-    mean = health.colour[0] / health.colour[2]
-    return mean.tolist(), np.sqrt(
-        np.maximum(health.colour[1] / health.colour[2] - mean**2, 0)
-    ).tolist()
-
-
-def _set_json(health: Health) -> dict[str, Any]:
-    classes = {}
-    for kind, names in health.vocabulary.classes.items():
-        columns = {"images": health.images[kind]} | {
-            "instances": {"objects": health.objects},
-            "semantic": {"pixels": health.pixels},
-        }.get(kind, {})
-        classes[kind] = {
-            name: {column: int(counts[i]) for column, counts in columns.items()}
-            for i, name in enumerate(names)
-        }
-    mean, std = colour_of(health) if health.colour[2, 0] else (None, None)
-    return {
-        "samples": health.samples,
-        "annotated": dict(health.annotated),
-        "empty": dict(health.empty),
-        "classes": classes,
-        "objects": int(health.objects.sum()),
-        "crowd": health.crowd,
-        "difficult": health.difficult,
-        "coco_sizes": dict(
-            zip(("small", "medium", "large"), health.coco_sizes.tolist(), strict=True)
-        ),
-        "box_side_px": _histogram(health.sides, SIDE_OCTAVES),
-        "box_width_by_height": _histogram(health.shapes, SHAPE_OCTAVES),
-        "objects_per_image": {
-            str(number): count for number, count in sorted(health.per_image.items())
-        },
-        "pixels_without_class": health.no_class,
-        "picture_sizes": [
-            {"width": w, "height": h, "count": count}
-            for (w, h), count in health.sizes.most_common()
-        ],
-        "channel_mean": mean,
-        "channel_std": std,
-        "problem_counts": dict(health.counted.most_common()),
-        "problems": [asdict(problem) for problem in health.problems],
-    }
-
-
-def _histogram(counts: NDArray[np.int64], octaves: tuple[int, int]) -> list[dict[str, float]]:
-    edges = bin_edges(octaves)
-    return [
-        {"from": float(edges[i]), "to": float(edges[i + 1]), "boxes": int(counts[i])}
-        for i in np.flatnonzero(counts).tolist()
-    ]

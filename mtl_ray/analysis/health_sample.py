@@ -1,4 +1,4 @@
-"""Checks one sample: its image, boxes, labels and map.
+"""Checks one sample: its image or cloud, boxes, labels and map.
 
 Problems are reported, nothing is changed.
 """
@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Identity, in_octaves
+from mtl_ray.analysis.health_clouds import CloudNetwork, encoded_cloud, look_at_cloud
+from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample
 
 BEYOND_PX = 1.0
@@ -20,20 +23,42 @@ LONGEST = 30.0
 """Aspect ratio from which a box is reported."""
 
 
-def look_at(sample: Sample, row: int, health: Health) -> None:
-    """Counts the sample of a row; if ``image`` is empty, the image is missing."""
+def look_at(sample: Sample, row: int, health: Health, network: CloudNetwork | None = None) -> None:
+    """Counts the sample of a row; if ``image`` is empty, the image is missing. Clouds are compared
+    with a network.
+    """
     health.samples += 1
     health.findings.images += 1
     health.findings.annotated += sample.annotated
+    health.annotated.update(kind for kind in health.images if kind in sample.annotations)
+    if (encoded := encoded_cloud(sample.inputs)) is not None:
+        health.identities.append(_cloud(sample, encoded, row, health, network))
+        return
     health.identities.append(_picture(sample, row, health))
-    known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
-    health.annotated.update(kind for kind in health.images if known[kind] is not None)
     if sample.labels is not None and "labels" in health.images:
         _classes(sample, sample.labels, "labels", health)
     if sample.instances is not None and "instances" in health.images:
         _objects(sample, sample.instances, health)
     if sample.semantic is not None and "semantic" in health.images:
         _map(sample, sample.semantic, health)
+
+
+def _cloud(
+    sample: Sample,
+    encoded: EncodedPoints,
+    row: int,
+    health: Health,
+    network: CloudNetwork | None,
+) -> Identity:
+    value = sample.annotations.get(BOXES_3D.name)
+    if value is not None and BOXES_3D.name in health.images:
+        _classes(sample, value.classes, BOXES_3D.name, health)
+        health.per_image[len(value.classes)] += 1
+    found, content = look_at_cloud(encoded, value, sample.key, health.vocabulary, network)
+    for problem in found.problems:
+        health.report(*problem)
+    health.clouds.merge(found)
+    return Identity(sample.key, row, content, None)
 
 
 def _picture(sample: Sample, row: int, health: Health) -> Identity:

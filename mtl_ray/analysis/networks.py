@@ -2,7 +2,7 @@
 that builds one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -38,12 +38,14 @@ class Network:
             which depends on their values.
         shape: of one input, where the target has one of its own.
         images: whether it takes images of bytes; else floats of any shape.
+        canvas: of the target, where it has one.
     """
 
     model: nn.Module
     run: Callable[[nn.Module, Tensor], object]
     shape: tuple[int, ...] | None
     images: bool
+    canvas: AnyCanvas | None = None
 
 
 def open_network(target: str, *, classes: int | None = None, auxiliary: bool = False) -> Network:
@@ -67,7 +69,7 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
             images=False,
         )
     config, vocabulary = open_config(target, classes)
-    model = build_model(config.model.without_pretrained(), vocabulary).eval()
+    model = build_model(config.model.without_pretrained(), vocabulary, config.data.canvas).eval()
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
         model.heads = nn.ModuleDict(
@@ -76,7 +78,11 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     canvas: AnyCanvas = config.data.canvas
     spec = canvas.input.arrays(canvas)[model.trunk.input]
     return Network(
-        model=model, run=partial(_run, canvas), shape=spec.shape, images=spec.dtype == np.uint8
+        model=model,
+        run=partial(_run, canvas),
+        shape=spec.shape,
+        images=spec.dtype == np.uint8,
+        canvas=canvas,
     )
 
 
@@ -144,5 +150,11 @@ def _run(canvas: AnyCanvas, model: nn.Module, batch: Tensor) -> object:
     assert isinstance(model, Model)
     arrays = empty_batch(canvas, len(batch))
     inputs = {name: torch.from_numpy(values).to(batch.device) for name, values in arrays.items()}
-    features, context = model.prepare(inputs | {model.trunk.input: batch})
+    return run_arrays(model, inputs | {model.trunk.input: batch})
+
+
+def run_arrays(model: nn.Module, inputs: Mapping[str, Tensor]) -> object:
+    """Carries out all but the suppression of boxes on the arrays of an input."""
+    assert isinstance(model, Model)
+    features, context = model.prepare(inputs)
     return [unsuppressed(cast(Head, head), features, context) for head in model.heads.values()]

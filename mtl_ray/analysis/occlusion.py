@@ -90,7 +90,7 @@ def read_hidden(uri: str) -> list[HiddenObject]:
     """
     if not uri.endswith(PICKLES):
         return read_list(uri)
-    from mtl_ray.weights.unpickle import load_pickle
+    from mtl_ray.pickles.unpickle import load_pickle
 
     return hidden_objects(uri, load_pickle(storage.read(uri)))
 

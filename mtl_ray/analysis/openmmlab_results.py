@@ -41,7 +41,7 @@ def read_openmmlab(
     Raises:
         ValueError: if it is something else, or does not fit the data.
     """
-    from mtl_ray.weights.unpickle import load_pickle
+    from mtl_ray.pickles.unpickle import load_pickle
 
     content = load_pickle(storage.read(uri))
     if not isinstance(content, list) or not content:

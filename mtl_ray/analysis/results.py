@@ -112,12 +112,12 @@ def results(
     )
     count = min(topk, len(ranked) // 2)
     bad, good = (
-        _named(places, table, storage.join(out, name))
+        named_drawings(places, table, storage.join(out, name))
         for places, name in ((ranked[:count], "bad"), (ranked[len(ranked) - count :], "good"))
     )
-    _write_table(out, table)
+    write_table(out, table)
     for name, drawn in (("bad", bad), ("good", good)):
-        _remove_older(storage.join(out, name), {each.uri for each in drawn})
+        remove_older(storage.join(out, name), {each.uri for each in drawn})
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
     works = [
         _Work(images[each.place], paired.rows[each.place], table[each.place], each.uri)
@@ -155,7 +155,10 @@ def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult
     )
 
 
-def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> tuple[Drawn, ...]:
+def named_drawings(
+    places: Sequence[int], table: Sequence[ImageResult], folder: str
+) -> tuple[Drawn, ...]:
+    """A file in ``folder`` for each of some lines, with the name of the image and its score."""
     taken: set[str] = set()
     stems = (
         table[place].image.rpartition("/")[2].rpartition(".")[0] or table[place].image
@@ -170,7 +173,7 @@ def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> 
     )
 
 
-def _remove_older(folder: str, drawn: Collection[str]) -> None:
+def remove_older(folder: str, drawn: Collection[str]) -> None:
     """Removes drawings of an earlier analysis, which could be confused with those of this one."""
     for name in storage.names(folder):
         uri = storage.join(folder, name)
@@ -178,7 +181,8 @@ def _remove_older(folder: str, drawn: Collection[str]) -> None:
             storage.remove(uri)
 
 
-def _write_table(out: str, table: Sequence[ImageResult]) -> None:
+def write_table(out: str, table: Sequence[ImageResult]) -> None:
+    """Writes images.json and images.csv."""
     rows = [vars(line) for line in table]
     storage.write(
         storage.join(out, "images.json"),

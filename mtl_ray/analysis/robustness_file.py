@@ -12,7 +12,7 @@ from mtl_ray import storage
 from mtl_ray.analysis.corruptions import ALL, SEVERITIES
 from mtl_ray.analysis.robustness import CLEAN, Cell, CellResult
 from mtl_ray.evaluation.coco_file import read_json
-from mtl_ray.weights.unpickle import load_pickle
+from mtl_ray.pickles.unpickle import load_pickle
 
 SUFFIXES = (".pkl", ".pickle", ".json")
 

@@ -77,6 +77,7 @@ class SpeedReport:
         timings: by part of a step, over all repetitions; the whole step comes last.
         memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at
             most.
+        noun: a word for one datum.
     """
 
     target: str
@@ -86,6 +87,7 @@ class SpeedReport:
     fps: tuple[float, ...]
     timings: tuple[Timing, ...]
     memory_mb: dict[str, float]
+    noun: str = "picture"
 
     def to_text(self) -> str:
         """A table for the terminal."""
@@ -104,8 +106,8 @@ class SpeedReport:
             else ""
         )
         lines.append(
-            f"FPS: {np.mean(self.fps):.1f} pictures a second{each}, {self.timings[-1].count} steps "
-            f"of {self.per_step}"
+            f"FPS: {np.mean(self.fps):.1f} {self.noun}s a second{each}, "
+            f"{self.timings[-1].count} steps of {self.per_step}"
         )
         lines.append(
             "memory: "
@@ -191,6 +193,7 @@ def _timed(
         fps=tuple(fps),
         timings=runs.timings(WHOLE),
         memory_mb=memory,
+        noun="picture" if subject is None else subject.noun,
     )
 
 

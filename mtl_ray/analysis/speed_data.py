@@ -3,7 +3,7 @@ of single samples.
 """
 
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import cast
 
@@ -13,6 +13,7 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.collate import InputBuffers
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.loading.loader import Loader
+from mtl_ray.loading.object_bank import ObjectBank, open_banks
 from mtl_ray.loading.prepare import scene_rules
 from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import Scene, SceneRule
@@ -38,11 +39,12 @@ def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
     partners = num_partners(data.augment)
     buffers = InputBuffers(1, data.canvas, pinned=False)
     rules = scene_rules(data, reader, {})
+    banks = open_banks(data.augment, reader.vocabulary.classes, data.max_pixels)
     cursor = 0
     while True:
         for address in reader.addresses(cursor, 0, 1, partners):
             yield lambda watch, address=address: _prepare(
-                data, reader, rules, buffers, address, watch
+                data, reader, rules, banks, buffers, address, watch
             )  # type: ignore[misc]
         cursor += data.batch
 
@@ -56,6 +58,7 @@ def _prepare(
     data: DataConfig,
     reader: Reader,
     rules: list[SceneRule],
+    banks: Mapping[str, ObjectBank],
     buffers: InputBuffers,
     address: Address,
     watch: Stopwatch,
@@ -71,8 +74,8 @@ def _prepare(
     numbers = random.Random(key_of(_SEED, address.lane, address.position))
     for number, change in enumerate(data.augment, 1):
         with watch(f"augment {number} ({change.type})"):
-            scene = augmented(scene, (change,), numbers, partners, data.canvas)
-    with watch("place"):
+            scene = augmented(scene, (change,), numbers, partners, data.canvas, banks)
+    with watch(data.canvas.input.fill_name):
         buffers.fill(0, sample.key, scene)
 
 

@@ -17,6 +17,7 @@ from mtl_ray.experiment import build_model
 from mtl_ray.export.verify import check_samples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
+from mtl_ray.inference.places import find_data
 from mtl_ray.inference.predictor import (
     HeadArrays,
     Predictor,
@@ -25,6 +26,7 @@ from mtl_ray.inference.predictor import (
     open_predictor,
 )
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.inputs.input import Input, placed
@@ -48,6 +50,12 @@ class Subject:
     target: str
     predictor: Predictor
     about: str
+
+    @property
+    def noun(self) -> str:
+        """A word for one datum."""
+        kind = self.predictor.canvas.input
+        return "picture" if kind == IMAGE else kind.noun
 
     @property
     def on_gpu(self) -> bool:
@@ -91,7 +99,8 @@ def inference_steps(
             group = list(islice(endless, batch))
             yield lambda watch: predict_in_parts(subject.predictor, group, watch)  # noqa: B023
 
-    return steps, f"{subject.about}, batch {batch}, {len(pictures)} pictures: {whence}"
+    many = f"{len(pictures)} {subject.noun}s"
+    return steps, f"{subject.about}, batch {batch}, {many}: {whence}"
 
 
 def predict_in_parts(
@@ -101,7 +110,7 @@ def predict_in_parts(
     if not isinstance(predictor, TorchPredictor | BundlePredictor):
         with watch("request"):
             return list(predictor.predict(raws))
-    with watch("place"):
+    with watch(predictor.canvas.input.fill_name):
         inputs, frames = placed(raws, predictor.canvas)
     if isinstance(predictor, BundlePredictor):
         with watch("forward"):
@@ -147,7 +156,9 @@ def _open(
 ) -> Subject:
     if target.endswith((".yaml", ".yml")):
         config, vocabulary = open_config(target, classes)
-        model = build_model(config.model.without_pretrained(), vocabulary).eval()
+        model = build_model(
+            config.model.without_pretrained(), vocabulary, config.data.canvas
+        ).eval()
         made = TorchPredictor(
             model,
             config.model.heads,
@@ -168,7 +179,8 @@ def _open(
         return Subject(
             target=target,
             predictor=bundle,
-            about=f"{bundle.signature.engine.type}, suppression in its graph",
+            about=bundle.signature.engine.type
+            + (", suppression in its graph" if bundle.canvas.input == IMAGE else ""),
         )
     uri = target if artifact_kind(target) else find_checkpoint(target)
     return Subject(
@@ -189,6 +201,9 @@ def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[l
     """Data and where it comes from."""
     kind = subject.predictor.canvas.input
     if data is not None:
+        if kind != IMAGE:
+            places = find_data([data], subject.predictor.canvas)[:_IN_MEMORY]
+            return [each.read(MAX_PIXELS) for each in places], data
         found = open_data(data, images)
         samples = found.samples(0, min(len(found), _IN_MEMORY), images=True)
         pictures = list(_readable(samples, kind))

@@ -12,6 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.annotations.boxes_3d import BOXES_3D
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.distributed.convert import (
     check_findings,
     check_listed,
@@ -25,6 +27,7 @@ from mtl_ray.distributed.convert import (
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.layout import Layout
 from mtl_ray.samples import Annotation, Sample
 from mtl_ray.shards.write import classes_of
 from mtl_ray.sources.config import ConvertConfig, Shards
@@ -37,6 +40,8 @@ from mtl_ray.sources.writers.writer import Target, Writer, flush_to_disk
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
+_OBJECTS = {kind.name: kind for kind in (INSTANCES, BOXES_3D)}
+"""Kinds of annotation of which each object is counted; a sample has one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ class _Done:
     def annotations(self) -> int:
         """Objects, labels and classes in semantic maps."""
         return self.objects.total() + sum(
-            counts.total() for kind, counts in self.images_with.items() if kind != "instances"
+            counts.total() for kind, counts in self.images_with.items() if kind not in _OBJECTS
         )
 
 
@@ -206,7 +211,7 @@ def _write(
         uri=uri,
         note=note,
         images=whole.images,
-        objects=_by_name(source, "instances", whole.objects) if whole.objects else {},
+        objects=_objects_by_name(source, whole.objects),
         skipped=tuple(whole.skipped),
         fresh=True,
         annotated=whole.annotated,
@@ -255,18 +260,23 @@ def _by_name(source: Source, kind: Annotation, counts: Counter[int]) -> dict[str
     }
 
 
+def _objects_by_name(source: Source, counts: Counter[int]) -> dict[str, int]:
+    kinds = [kind for kind in source.vocabulary.classes if kind in _OBJECTS]
+    return _by_name(source, kinds[0], counts) if kinds and counts else {}
+
+
 def _write_share(share: _Share) -> _Done:
     done = _Done()
     for index in range(len(share.source)):
         sample, skipped = share.source.read(index)
         done.skipped.extend(skipped)
         if sample is not None:
-            _write_sample(sample, share.writer, done)
+            _write_sample(sample, share.source.layout, share.writer, done)
     flush_to_disk(share.writer.target.uri)
     return done
 
 
-def _write_sample(sample: Sample, writer: Writer, done: _Done) -> None:
+def _write_sample(sample: Sample, layout: Layout, writer: Writer, done: _Done) -> None:
     try:
         record, skipped = writer.write(sample)
     except UnreadableError as error:
@@ -276,10 +286,11 @@ def _write_sample(sample: Sample, writer: Writer, done: _Done) -> None:
     done.skipped.extend(skipped)
     done.images += 1
     done.annotated += sample.annotated
-    for kind, classes in classes_of(sample).items():
+    for kind, classes in classes_of(sample, layout).items():
         done.images_with.setdefault(kind, Counter()).update(classes)
-    if sample.instances is not None:
-        done.objects.update(sample.instances.classes.tolist())
+    for name, value in sample.annotations.items():
+        if name in _OBJECTS:
+            done.objects.update(_OBJECTS[name].classes(value).tolist())
 
 
 def files_summary(files: ConvertedFiles) -> str:

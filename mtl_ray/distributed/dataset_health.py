@@ -1,8 +1,10 @@
 """Checks the health of datasets in Ray tasks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mtl_ray.analysis.health import Health
+from mtl_ray.analysis.health_clouds import CloudNetwork
 from mtl_ray.analysis.health_data import (
     HealthDataset,
     look_at_piece,
@@ -20,13 +22,18 @@ reads it whole.
 
 
 def check_health(
-    uris: Sequence[str], *, images: str | None = None, workers: int = 1
+    uris: Sequence[str],
+    *,
+    images: str | None = None,
+    workers: int = 1,
+    network: CloudNetwork | None = None,
 ) -> tuple[HealthReport, list[HealthDataset]]:
     """Checks every sample of some datasets.
 
     Args:
         uris: see ``open_health_dataset``; with several workers they must be valid on every machine.
         images: folder of the images of annotation files.
+        network: what point clouds are compared with.
         workers: tasks at a time; 1 runs in this process without Ray.
 
     Raises:
@@ -36,7 +43,7 @@ def check_health(
         raise ValueError(f"--workers is {workers}; at least 1 is needed")
     sets = [open_health_dataset(uri, images) for uri in uris]
     pieces = [
-        (place, piece)
+        (place, replace(piece, network=network))
         for place, each in enumerate(sets)
         for piece in each.pieces(_share(each, workers))
     ]
@@ -52,7 +59,7 @@ def check_health(
     )
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)
-    return report_of([each.name for each in sets], found), sets
+    return report_of([each.name for each in sets], found, network), sets
 
 
 def _share(data: HealthDataset, workers: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from mtl_ray.tasks.task import Metric
+from mtl_ray.tasks.task import Metric, NotingMetric
 
 SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
 
@@ -61,12 +61,18 @@ class Report:
 
 
 def report(metrics: Mapping[str, Metric[Any]], facts: Mapping[str, Any]) -> Report:
-    """The report of the metrics of each head."""
+    """The report of the metrics of each head; what the metrics note follows the notes of the
+    facts.
+    """
+    noted = [
+        note for each in metrics.values() if isinstance(each, NotingMetric) for note in each.notes()
+    ]
     return Report(
         figures=figures(metrics),
         per_class={name: metric.per_class() for name, metric in metrics.items()},
         facts={
             **facts,
+            "notes": [*facts.get("notes", ()), *noted],
             "software": {name: number for name in SOFTWARE if (number := _version(name))},
         },
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.boxes_3d import wrap_angle
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Motion:
@@ -48,8 +50,8 @@ class Motion:
         yaw = boxes[:, 6].astype(np.float64)
         yaw = -yaw if self.flip_y else yaw
         yaw = np.pi - yaw if self.flip_x else yaw
-        yaw = np.mod(yaw + self.rotation + np.pi, 2 * np.pi) - np.pi
-        sizes = boxes[:, 3:6].astype(np.float64) * self.scale
-        return np.concatenate([self.points(boxes[:, :3]), sizes, yaw[:, None]], axis=1).astype(
-            np.float32
-        )
+        yaw = wrap_angle(yaw + self.rotation).astype(np.float32)
+        # What is nearer to pi than float32 can say is rounded up to it.
+        yaw = np.where(yaw >= np.float32(np.pi), -yaw, yaw)
+        sizes = (boxes[:, 3:6].astype(np.float64) * self.scale).astype(np.float32)
+        return np.concatenate([self.points(boxes[:, :3]), sizes, yaw[:, None]], axis=1)

@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 
 from mtl_ray.geometry.figures import font
 
+LEAST_ROW_PX = 1200
+"""Width of the images below another one."""
 TITLE_PX = 15
 """Text height of the titles in a grid."""
 _PAPER = (250, 250, 250)
@@ -57,6 +59,27 @@ def grid(
                 anchor="mm",
             )
     return np.asarray(sheet).copy()
+
+
+def beneath(
+    image: NDArray[np.uint8], others: Sequence[tuple[str, NDArray[np.uint8]]]
+) -> NDArray[np.uint8]:
+    """An image, and below it further ones with titles, up to three in a row of at least
+    ``LEAST_ROW_PX``; the image itself if there are none.
+    """
+    if not others:
+        return image
+    columns = min(3, len(others))
+    width = max(image.shape[1], LEAST_ROW_PX) // columns
+    below = grid(
+        [shrunk(each, width) for _, each in others], columns, [title for title, _ in others]
+    )
+    wide = max(image.shape[1], below.shape[1])
+    sheet = np.full((image.shape[0] + below.shape[0], wide, 3), _PAPER, np.uint8)
+    for top, each in ((0, image), (image.shape[0], below)):
+        left = (wide - each.shape[1]) // 2
+        sheet[top : top + each.shape[0], left : left + each.shape[1]] = each
+    return sheet
 
 
 def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from mtl_ray.config.extend import extended
 from mtl_ray.inference.predictor import Predictions, head_of
 from mtl_ray.inference.stored_config import InputConfig
-from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.inputs.input import PREDICTION, AnyCanvas
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind
@@ -93,15 +93,25 @@ class EndpointPredictor:
 
     def _predict(self, raw: Any) -> Predictions:
         kind = self.canvas.input
-        return self.read(self.answer(kind.encode_file(raw), score_threshold=0.0), kind.size(raw))
+        options = kind.encoded_options(raw)
+        answer = self.answer(kind.encode_file(raw), score_threshold=0.0, options=options)
+        return self.read(answer, kind.size(raw))
 
-    def answer(self, file: bytes, score_threshold: float) -> Any:
+    def answer(
+        self, file: bytes, score_threshold: float, options: Mapping[str, str] | None = None
+    ) -> Any:
         """The JSON answer to a file of the input.
+
+        Args:
+            file: its bytes.
+            score_threshold: objects with a lower score are left out.
+            options: how the file is read (``Input.file_options``).
 
         Raises:
             ValueError: with the server's message, if it did not predict.
         """
-        answer = self._ask(f"{self.url}?score_thr={score_threshold:g}", file)
+        query = {"score_thr": f"{score_threshold:g}", **(options or {})}
+        answer = self._ask(f"{self.url}?{urllib.parse.urlencode(query)}", file)
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
@@ -118,6 +128,8 @@ class EndpointPredictor:
             ValueError: if it is no answer of these heads.
         """
         try:
+            if self.canvas.input.named_answers:
+                answer = answer[PREDICTION]
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
             return {
                 name: head.task.from_response(

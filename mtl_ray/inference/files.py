@@ -1,57 +1,33 @@
-"""Predictions on files, such as images: drawn, and written as JSON."""
+"""Predictions on files, such as images, and on samples of splits: drawn, and written as JSON."""
 
-import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.geometry.panels import grid, jpeg
+from mtl_ray.geometry.panels import beneath, grid, jpeg
+from mtl_ray.inference.places import Datum, FileDatum
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.inputs.input import Input, TooLargeError
+from mtl_ray.inputs.input import TooLargeError
+from mtl_ray.samples import Sample
+from mtl_ray.tasks.frames import (
+    DrawnView,
+    ResultsForm,
+    ResultsWriter,
+    drawn_views,
+    results_task,
+)
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.response import MaskForm, head_response
 
 BATCH = 16
-
-
-def find_files(places: Iterable[str], kind: Input[Any, Any, Any, Any] = IMAGE) -> list[str]:
-    """The URIs of the files of an input, each once, in the order of ``places``.
-
-    Args:
-        places: each a file, a folder (all files of the input in and below it) or a pattern such as
-            ``photos/*.jpg`` (``**`` for any depth).
-        kind: the input.
-
-    Raises:
-        FileNotFoundError: if a file does not exist, or a folder or pattern has no such file.
-    """
-    uris: dict[str, None] = {}
-    for place in places:
-        files = list(_files(place, kind.suffixes))
-        if not files:
-            raise FileNotFoundError(f"there is no {kind.name} at {place}")
-        uris |= dict.fromkeys(files)
-    return list(uris)
-
-
-def _files(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    if not storage.is_remote(place) and not Path(place).exists():
-        yield from (
-            str(path) for path in sorted(glob.glob(place, recursive=True)) if Path(path).is_file()
-        )
-        return
-    below = [uri for uri in storage.files(place) if not suffixes or uri.lower().endswith(suffixes)]
-    yield from below if storage.is_remote(place) or Path(place).is_dir() else [place]
 
 
 def predict_files(
@@ -62,54 +38,69 @@ def predict_files(
     max_pixels: int = MAX_PIXELS,
     masks: MaskForm = "rle",
 ) -> list[tuple[str, str]]:
-    """Draws the predictions of each file and writes ``predictions.json``.
+    """``predict_data`` on the files at some URIs."""
+    canvas = predictor.canvas
+    data = [FileDatum(uri=uri, canvas=canvas, options={}) for uri in uris]
+    return predict_data(predictor, data, out, score_threshold, max_pixels, masks)
+
+
+def predict_data(
+    predictor: Predictor,
+    data: Sequence[Datum],
+    out: str,
+    score_threshold: float,
+    max_pixels: int = MAX_PIXELS,
+    masks: MaskForm = "rle",
+    results: Mapping[str, ResultsWriter] | None = None,
+) -> list[tuple[str, str]]:
+    """Draws the predictions of each datum and writes ``predictions.json``.
 
     Args:
         predictor: anything that predicts.
-        uris: of files of its input.
+        data: of its input.
         out: folder or URI; drawings are named after their files, with a number if two would have
             the same name.
         score_threshold: boxes and labels with a lower score are neither drawn nor written.
         max_pixels: larger data is not read (pixels of an image, values of another input).
         masks: their form in ``predictions.json``; they are drawn in any case.
+        results: by head, further files for the samples of splits.
 
     Returns:
-        URI and reason of each file that could not be read.
+        Name and reason of each datum that could not be read.
 
     Raises:
         ValueError: if a file is in ``out`` itself, where a drawing could replace it.
     """
     kind = predictor.canvas.input
-    _refuse_own_folder(uris, out)
-    names = dict(zip(uris, unique_names(uris), strict=True))
+    _refuse_own_folder([each.uri for each in data], out)
+    named = iter(zip(data, unique_names([each.name for each in data]), strict=True))
     entries: list[dict[str, Any]] = []
     unreadable: list[tuple[str, str]] = []
-    waiting = iter(uris)
-    while group := list(islice(waiting, BATCH)):
-        raws: dict[str, Any] = {}
-        for uri in group:
+    while group := list(islice(named, BATCH)):
+        raws: list[tuple[Datum, str, Any]] = []
+        for datum, name in group:
             try:
-                raws[uri] = kind.decode_file(storage.read(uri), max_pixels)
+                raws.append((datum, name, datum.read(max_pixels)))
             except TooLargeError as error:
-                unreadable.append((uri, f"{error}; --max-pixels allows more"))
+                unreadable.append((datum.name, f"{error}; --max-pixels allows more"))
             except ValueError as error:
-                unreadable.append((uri, str(error)))
+                unreadable.append((datum.name, str(error)))
             except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-                unreadable.append((uri, error.strerror or str(error)))
-        for (uri, raw), predictions in zip(
-            raws.items(), predictor.predict(list(raws.values())), strict=True
-        ):
-            name = names[uri]
-            storage.write(
-                storage.join(out, name),
-                jpeg(draw_predictions(predictor, raw, predictions, score_threshold)),
-            )
+                unreadable.append((datum.name, error.strerror or str(error)))
+        found = predictor.predict([raw for *_, raw in raws])
+        for (datum, name, raw), predictions in zip(raws, found, strict=True):
+            sample = datum.sample()
+            picture = draw_predictions(predictor, raw, predictions, score_threshold, sample)
+            storage.write(storage.join(out, name), jpeg(picture))
+            if sample is not None:
+                for head, writer in (results or {}).items():
+                    writer.write(sample, predictions[head])
             size, stem = kind.size(raw), storage.join(out, name.removesuffix(".jpg"))
             respond = partial(
                 head_response, score_threshold=score_threshold, masks=masks, size=size
             )
             answers = _answers(predictor, predictions, stem, respond)
-            entries.append({"file": uri, "drawing": name, **size, "heads": answers})
+            entries.append({"file": datum.name, "drawing": name, **size, "heads": answers})
     content = {
         "version": 1,
         "predictions": entries,
@@ -120,6 +111,34 @@ def predict_files(
         (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
     )
     return unreadable
+
+
+def open_results(
+    predictor: Predictor, form: ResultsForm, out: str, score_threshold: float
+) -> dict[str, ResultsWriter]:
+    """Writers of results files by head, below ``out``: the folder FORM, or FORM/HEAD if several
+    heads have one.
+
+    Raises:
+        ValueError: if no head predicts what the form holds.
+    """
+    known = {
+        name: (task, head_vocabulary(head, predictor.vocabulary))
+        for name, head in predictor.heads.items()
+        if (task := results_task(head.task)) is not None
+    }
+    if not known:
+        raise ValueError(f"no head of the model has results of the form {form}")
+    folder = storage.join(out, form)
+    return {
+        name: task.results_writer(
+            form,
+            folder if len(known) == 1 else storage.join(folder, name),
+            vocabulary,
+            score_threshold,
+        )
+        for name, (task, vocabulary) in known.items()
+    }
 
 
 def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
@@ -156,21 +175,29 @@ def _answers(
 
 
 def draw_predictions(
-    predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float
+    predictor: Predictor,
+    raw: Any,
+    predictions: Predictions,
+    score_threshold: float,
+    sample: Sample | None = None,
 ) -> NDArray[np.uint8]:
-    """The image with its predictions; side by side if there are several heads."""
+    """The image with its predictions; side by side if there are several heads. Below it the images
+    of the sample's cameras, where it has some.
+    """
     image = predictor.canvas.input.show(raw)
-    drawn = [
-        head.task.draw_prediction(
-            image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold
-        )
-        for name, head in predictor.heads.items()
-    ]
-    return (
+    drawn: list[NDArray[np.uint8]] = []
+    views: list[DrawnView] = []
+    for name, head in predictor.heads.items():
+        prediction, vocabulary = predictions[name], head_vocabulary(head, predictor.vocabulary)
+        drawn.append(head.task.draw_prediction(image, prediction, vocabulary, score_threshold))
+        if sample is not None:
+            views += drawn_views(head.task, sample, vocabulary, prediction, score_threshold)
+    picture = (
         drawn[0]
         if len(drawn) == 1
         else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
     )
+    return beneath(picture, views)
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:

@@ -1,41 +1,36 @@
 """Files of point clouds: raw float32 numbers, ``.npy``, ``.pcd`` and ``.ply``, read within limits.
 
 A file is untrusted: its header is checked before memory is taken for what it claims, and nothing in
-it is executed.
+it is executed. The first bytes decide the format, not the name.
 """
 
 import io
+import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib import format as npy_format
 
-from mtl_ray.inputs.input import TooLargeError
+from mtl_ray.inputs.cloud_columns import (
+    check_points,
+    check_size,
+    cloud_of_columns,
+    feature_names,
+)
+from mtl_ray.inputs.cloud_pcd import read_pcd
+from mtl_ray.inputs.cloud_ply import read_ply
 from mtl_ray.inputs.point_cloud import MAX_FEATURES, PointCloud
 
+__all__ = ["SUFFIXES", "check_points", "feature_names", "read_cloud_file", "write_npy"]
+
 SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
-NAMES = ("x", "y", "z", "intensity", "ring", "time")
-"""The names of the numbers of a point in files that do not say them, by place."""
+MAX_NPY_HEADER_BYTES = 10_000
+"""The longest header of a ``.npy`` file; numpy's own limit."""
 
-
-def feature_names(count: int) -> tuple[str, ...]:
-    """Names for ``count`` numbers of a point."""
-    return (*NAMES, *(f"f{place}" for place in range(len(NAMES), count)))[:count]
-
-
-def check_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The points.
-
-    Raises:
-        ValueError: if a coordinate is not a finite number.
-    """
-    invalid = int((~np.isfinite(points)).any(axis=1).sum())
-    if invalid:
-        raise ValueError(f"{invalid} of {len(points)} points have a NaN or infinite number")
-    return points
+_OTHERS = {b"PK\x03\x04": "a zip or .npz file", b"LASF": "a .las file"}
 
 
 def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
-    """The cloud of a file or of the body of a request.
+    """The cloud of a file or of the body of a request. An empty file is a cloud of no points.
 
     Args:
         data: the file.
@@ -46,16 +41,75 @@ def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
         TooLargeError: if there are more numbers than allowed.
         ValueError: in one sentence, if it is damaged.
     """
-    if len(data) // 4 > limit:
-        raise TooLargeError(
-            f"the file has {len(data) // 4:,} numbers, more than the {limit:,} allowed"
-        )
-    if not 3 <= features <= MAX_FEATURES or len(data) % (4 * features):
+    if data.startswith(npy_format.MAGIC_PREFIX):
+        return _read_npy(data, limit)
+    if data.startswith((b"# .PCD", b"VERSION ", b"FIELDS ")):
+        return read_pcd(data, limit)
+    if data.startswith((b"ply\n", b"ply\r\n")):
+        return read_ply(data, limit)
+    if data[:4] in _OTHERS:
+        raise ValueError(f"this is {_OTHERS[data[:4]]}; write the points as .npy, .pcd or .ply")
+    return _read_raw(data, limit, features)
+
+
+def _read_raw(data: bytes, limit: int, features: int) -> PointCloud:
+    """Float32 numbers, little endian, point by point."""
+    if not 3 <= features <= MAX_FEATURES:
+        raise ValueError(f"a point has {features} numbers; there must be 3 to {MAX_FEATURES}")
+    check_size(len(data) // (4 * features), features, limit)
+    if len(data) % (4 * features):
         raise ValueError(
             f"{len(data)} bytes are no multiple of {features} float32 numbers of a point"
         )
     points = np.frombuffer(data, "<f4").reshape(-1, features)
     return PointCloud(points=check_points(points), features=feature_names(features))
+
+
+def _read_npy(data: bytes, limit: int) -> PointCloud:
+    """An array (N, F) of real numbers, or (N,) with named fields."""
+    shape, fortran, dtype, start = _npy_header(data)
+    fields = dtype.names
+    if fields is None and (len(shape) != 2 or not 3 <= shape[1] <= MAX_FEATURES):
+        raise ValueError(
+            f"the array has the shape {shape}; it must be (points, 3 to {MAX_FEATURES} numbers)"
+        )
+    if fields is not None and len(shape) != 1:
+        raise ValueError(f"the array of named fields has the shape {shape}; it must be (points,)")
+    types = [dtype]
+    if fields is not None and dtype.fields is not None:
+        types = [dtype.fields[name][0] for name in fields]
+    if any(each.kind not in "iuf" for each in types):
+        raise ValueError("the array has something else than real numbers")
+    numbers = shape[1] if fields is None else len(types)
+    check_size(shape[0], numbers, limit)
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) - start != expected:
+        raise ValueError(f"the array has {len(data) - start:,} bytes, its header says {expected:,}")
+    flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=start)
+    if fields is not None:
+        return cloud_of_columns(fields, [flat[name] for name in fields])
+    values = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    with np.errstate(over="ignore"):  # becomes infinite and is refused
+        points = np.ascontiguousarray(values, np.float32)
+    return PointCloud(points=check_points(points), features=feature_names(shape[1]))
+
+
+def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+    """Shape, whether the first axis runs fastest, type, and where the numbers begin."""
+    file = io.BytesIO(data)
+    try:
+        read = {
+            (1, 0): npy_format.read_array_header_1_0,
+            (2, 0): npy_format.read_array_header_2_0,
+        }[npy_format.read_magic(file)]
+        shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER_BYTES)
+    except Exception as error:  # of a parser, on bytes that anyone may send
+        raise ValueError("the header of the .npy file is damaged") from error
+    if dtype.hasobject:
+        raise ValueError("the .npy file has Python objects, which are not read")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"the array has the shape {shape}")
+    return shape, fortran, dtype, file.tell()
 
 
 def write_npy(cloud: PointCloud) -> bytes:

@@ -199,6 +199,10 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         """The image itself."""
         return raw
 
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+        """The canvas."""
+        return np.ascontiguousarray(arrays["image"].transpose(1, 2, 0), np.uint8)
+
     def generate(self, rng: np.random.Generator) -> tuple[EncodedImage, NDArray[np.uint8]]:
         """An image with edges and areas of all sizes in random colours."""
         height, width = (int(side) for side in rng.integers(96, 480, 2))

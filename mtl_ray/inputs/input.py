@@ -6,7 +6,7 @@ network's frame, and shown. The config class of ``data.canvas`` names it (``canv
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -27,6 +27,8 @@ Frame = TypeVar("Frame")
 """Where one sample lies in the network's frame; predictions are brought back to the original
 with it.
 """
+FRAME, PREDICTION = "frame", "prediction"
+"""Keys of an HTTP answer of an input with ``named_answers``."""
 Arrays = Mapping[str, NDArray[Any]]
 """The arrays of an input by name."""
 
@@ -79,6 +81,12 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         formats: the formats of files that are read, for people.
         suffixes: how the names of its files end, in small letters; empty if they may end in any
             way.
+        fill_name: what ``fill`` does, in tables of times.
+        file_options: what a reader may have to be told about a file that does not say it itself,
+            a sentence by name; they are parameters of a request's query.
+        empty_files: whether a file without a byte is whole, and holds nothing.
+        named_answers: whether the HTTP answer to a file is ``{"frame": ID, "prediction": ANSWER}``,
+            with the name of the file in a form, or its place in the request.
     """
 
     name: ClassVar[str]
@@ -87,6 +95,15 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     media_type: ClassVar[str] = "application/octet-stream"
     formats: ClassVar[tuple[str, ...]] = ()
     suffixes: ClassVar[tuple[str, ...]] = ()
+    fill_name: ClassVar[str] = "place"
+    file_options: ClassVar[Mapping[str, str]] = {}
+    empty_files: ClassVar[bool] = False
+    named_answers: ClassVar[bool] = False
+
+    @property
+    def noun(self) -> str:
+        """What one datum is called in messages."""
+        return self.name
 
     def __eq__(self, other: object) -> bool:
         """Equal to the same kind in another process."""
@@ -137,9 +154,29 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """The data of a file or of the body of a request, as ``decode``."""
         raise NotImplementedError
 
+    def file_reader(self, rule: Rule, options: Mapping[str, str]) -> Callable[[bytes, int], Raw]:
+        """``decode_file`` of files for one network.
+
+        Args:
+            rule: of the network; values that neither a file nor an option names are those that it
+                reads.
+            options: of ``file_options``, as a query has them.
+
+        Raises:
+            ValueError: in one sentence, if there is no such option, or its value is invalid.
+        """
+        if unknown := [name for name in options if name not in self.file_options]:
+            known = ", ".join(self.file_options) or "none"
+            raise ValueError(f"a file ({self.noun}) has no option {unknown[0]!r}; there is {known}")
+        return self.decode_file
+
     def encode_file(self, raw: Raw) -> bytes:
         """The inverse of ``decode_file``; nothing is lost."""
         raise NotImplementedError
+
+    def encoded_options(self, raw: Raw) -> Mapping[str, str]:
+        """The options with which ``file_reader`` reads what ``encode_file`` wrote."""
+        return {}
 
     def to_file(self, encoded: Encoded) -> tuple[str, bytes]:
         """A sample as a file that ``decode_file`` reads: how its name ends, and its content."""
@@ -150,6 +187,10 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         does is taken for JSON.
         """
         return True
+
+    def num_raw_bytes(self, raw: Raw) -> int:
+        """About the memory that decoded data takes."""
+        return int(np.asarray(raw).nbytes)
 
     def size(self, raw: Raw) -> Mapping[str, int]:
         """The lengths of the data that a prediction may refer to, such as height and width."""
@@ -227,6 +268,10 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def show(self, raw: Raw) -> NDArray[np.uint8]:
         """An image of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
+
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8] | None:
+        """An image of what the network gets of one sample, in its frame; None if there is none."""
+        return None
 
     def generate(self, rng: np.random.Generator) -> tuple[Encoded, Raw]:
         """Made-up data with some structure, on which an export is checked where no split can be

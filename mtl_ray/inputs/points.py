@@ -3,8 +3,9 @@
 ``PointCanvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.geometry.birds_eye import draw_points
 from mtl_ray.geometry.voxels import VoxelGrid, hard_voxels
 from mtl_ray.inputs.cloud_files import SUFFIXES, check_points, read_cloud_file, write_npy
+from mtl_ray.inputs.cloud_options import FEATURES_OPTION, file_features, read_with_features
 from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
 from mtl_ray.inputs.point_cloud import (
     MAX_FEATURES,
@@ -52,6 +54,15 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     limit_name = "numbers"
     formats = ("float32", "npy", "pcd", "ply")
     suffixes = SUFFIXES
+    file_options: ClassVar[Mapping[str, str]] = {"features": FEATURES_OPTION}
+    fill_name = "voxelize"
+    empty_files = True
+    named_answers = True
+
+    @property
+    def noun(self) -> str:
+        """See ``Input``."""
+        return "point cloud"
 
     def to_row(self, encoded: EncodedPoints) -> Mapping[str, Any]:
         """See ``Input``."""
@@ -97,9 +108,25 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """See ``read_cloud_file``; bytes of no known format are float32 numbers, four a point."""
         return read_cloud_file(data, limit)
 
+    def file_reader(
+        self, rule: "PointCanvas", options: Mapping[str, str]
+    ) -> Callable[[bytes, int], PointCloud]:
+        """See ``Input``; without the option ``features`` a file has the features of the canvas."""
+        super().file_reader(rule, options)
+        features = file_features(options.get("features", ""), rule.features)
+        return partial(read_with_features, features=features)
+
     def encode_file(self, raw: PointCloud) -> bytes:
-        """A ``.npy`` file."""
+        """A ``.npy`` file, which does not name the features."""
         return write_npy(raw)
+
+    def encoded_options(self, raw: PointCloud) -> Mapping[str, str]:
+        """The names of the features."""
+        return {"features": ",".join(raw.features)}
+
+    def num_raw_bytes(self, raw: PointCloud) -> int:
+        """Of the points."""
+        return raw.points.nbytes
 
     def size(self, raw: PointCloud) -> Mapping[str, int]:
         """``points``, their number."""
@@ -169,6 +196,11 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     def show(self, raw: PointCloud) -> NDArray[np.uint8]:
         """The cloud from above; see ``birds_eye``."""
         return draw_points(raw.points)
+
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+        """The points of the voxels from above."""
+        voxels, counts = arrays["voxels"], arrays["num_points"]
+        return draw_points(voxels[np.arange(voxels.shape[1]) < counts[:, None]])
 
     def generate(self, rng: np.random.Generator) -> tuple[EncodedPoints, PointCloud]:
         """A ground plane with blocks of points on it, in front of the sensor."""

@@ -1,14 +1,15 @@
-"""Changes made to scenes for training: the image and every annotation change together.
+"""Changes made to scenes for training: the input and every annotation change together.
 
-Written with OpenCV and NumPy instead of torchvision's transforms v2, which cost several times as
-much for a small image (benchmarks/README.md); the tests compare both. Random numbers come from the
-caller.
+Those of images are written with OpenCV and NumPy instead of torchvision's transforms v2, which cost
+several times as much for a small image (benchmarks/README.md); the tests compare both. Random
+numbers come from the caller.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.loading.cloud_config import CloudTransform
+from mtl_ray.loading.clouds import changed_cloud
 from mtl_ray.loading.config import (
     Augmentation,
     Colour,
     CopyPaste,
     Flip,
+    ImageTransform,
     Mixup,
     Mosaic,
     RandomCrop,
@@ -28,6 +32,7 @@ from mtl_ray.loading.config import (
 )
 from mtl_ray.loading.joining import copy_paste, mixup, mosaic
 from mtl_ray.loading.moves import flip, random_crop, scale_jitter, short_side, zoom
+from mtl_ray.loading.object_bank import ObjectBank
 from mtl_ray.loading.scene import Scene
 from mtl_ray.loading.sizes import Resize, ScaleJitter
 
@@ -58,6 +63,7 @@ def augmented(
     rng: random.Random,
     partners: Partners,
     rule: AnyCanvas,
+    banks: Mapping[str, ObjectBank] = MappingProxyType({}),
 ) -> Scene:
     """The scene after ``transforms`` in their order, each applied with its probability.
 
@@ -69,33 +75,49 @@ def augmented(
             for each mixup and copy-paste.
         rule: the canvas that the scene will be put on: the size of a mosaic, and the grey of the
             padding.
+        banks: of ``open_banks``.
     """
-    assert isinstance(rule, Canvas)
     place = _of_mosaic(transforms) - 1
     for transform in transforms:
         place += isinstance(transform, Mixup | CopyPaste)
         if rng.random() >= transform.p:
             continue
-        match transform:
-            case Flip():
-                scene = flip(scene, transform.direction)
-            case RandomCrop():
-                scene = random_crop(scene, transform, rng)
-            case Zoom():
-                scene = zoom(scene, transform, rng, rule.pad)
-            case Resize():
-                scene = short_side(scene, transform, rng, rule)
-            case ScaleJitter():
-                scene = scale_jitter(scene, transform, rng, rule)
-            case Colour():
-                scene = color_jitter(scene, transform, rng)
-            case Mosaic():
-                scene = mosaic([scene, *partners(0, OF_MOSAIC)], transform, rng, rule)
-            case Mixup():
-                scene = mixup(scene, partners(place, place + 1)[0], transform, rng, rule)
-            case CopyPaste():
-                scene = copy_paste(scene, partners(place, place + 1)[0], transform, rng, rule)
+        if isinstance(transform, CloudTransform):
+            scene = changed_cloud(scene, transform, rng, banks)
+        else:
+            assert isinstance(rule, Canvas)
+            scene = _changed_image(scene, transform, rng, partners, place, rule)
     return scene
+
+
+def _changed_image(
+    scene: Scene,
+    transform: ImageTransform,
+    rng: random.Random,
+    partners: Partners,
+    place: int,
+    rule: Canvas,
+) -> Scene:
+    """The scene after a transform of images; ``place`` is that of its partner."""
+    match transform:
+        case Flip():
+            return flip(scene, transform.direction)
+        case RandomCrop():
+            return random_crop(scene, transform, rng)
+        case Zoom():
+            return zoom(scene, transform, rng, rule.pad)
+        case Resize():
+            return short_side(scene, transform, rng, rule)
+        case ScaleJitter():
+            return scale_jitter(scene, transform, rng, rule)
+        case Colour():
+            return color_jitter(scene, transform, rng)
+        case Mosaic():
+            return mosaic([scene, *partners(0, OF_MOSAIC)], transform, rng, rule)
+        case Mixup():
+            return mixup(scene, partners(place, place + 1)[0], transform, rng, rule)
+        case CopyPaste():
+            return copy_paste(scene, partners(place, place + 1)[0], transform, rng, rule)
 
 
 def color_jitter(scene: Scene, transform: Colour, rng: random.Random) -> Scene:

@@ -12,8 +12,9 @@ class Batch:
     """B samples on the network's canvas.
 
     Attributes:
-        inputs: ``image`` uint8 (B, 3, H, W) RGB; ``valid_hw`` int32 (B, 2), the part of each canvas
-            that holds image.
+        inputs: the arrays of the input (``Input.arrays``). Of images ``image`` uint8
+            (B, 3, H, W) RGB; ``valid_hw`` int32 (B, 2), the part of each canvas that holds image.
+            Of clouds see ``PointsInput``.
         targets: by kind of annotation, each a dict of tensors that always has ``annotated`` bool
             (B,); a sample that is not annotated, or could not be read and keeps its slot, gives no
             loss. In canvas pixels:
@@ -23,6 +24,7 @@ class Batch:
             most of any sample, at least 1.
             ``semantic``: ``classes`` uint8 (B, H, W), IGNORE_INDEX where there is nothing to learn.
             ``labels``: ``present`` float32 (B, C), 1 for each class the image has.
+            ``boxes_3d``: see ``Boxes3dKind``.
         keys: the key of each sample.
     """
 

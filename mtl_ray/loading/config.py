@@ -1,16 +1,18 @@
-"""The ``data`` section of a config: which splits, how images are changed for training, how
-batches are made.
+"""The ``data`` section of a config: which splits, how samples are changed for training, how
+batches are made. Transforms of point clouds are in ``cloud_config.py``.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.config.fields import tag
 from mtl_ray.config.strict import STRICT, Retired
 from mtl_ray.inputs.config import CanvasConfig
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.image import IMAGE, Canvas, ImageInput
+from mtl_ray.loading.cloud_config import CloudTransform, PasteObjects
 from mtl_ray.loading.sizes import MultiScale, Resize, ScaleJitter
 
 
@@ -18,6 +20,7 @@ from mtl_ray.loading.sizes import MultiScale, Resize, ScaleJitter
 class Flip:
     """Mirrors the image."""
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["flip"] = "flip"
     p: float = Field(default=0.5, ge=0, le=1)
     """Probability."""
@@ -30,6 +33,7 @@ class RandomCrop:
     2015, section 6).
     """
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["crop"] = "crop"
     p: float = Field(default=1.0, ge=0, le=1)
     area: tuple[float, float] = (0.3, 1.0)
@@ -46,6 +50,7 @@ class Zoom:
     hangs over is cut off.
     """
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["zoom"] = "zoom"
     p: float = Field(default=1.0, ge=0, le=1)
     scale: tuple[float, float] = (0.5, 1.5)
@@ -56,6 +61,7 @@ class Zoom:
 class Colour:
     """Changes brightness, contrast, saturation and hue by random amounts."""
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["colour"] = "colour"
     p: float = Field(default=1.0, ge=0, le=1)
     brightness: float = Field(default=0.3, ge=0)
@@ -68,6 +74,7 @@ class Colour:
 class Mosaic:
     """Puts four images of one window together (Bochkovskiy et al. 2020, YOLOv4, figure 3)."""
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["mosaic"] = "mosaic"
     p: float = Field(default=0.5, ge=0, le=1)
     centre: tuple[float, float] = (0.3, 0.7)
@@ -83,6 +90,7 @@ class _WithPartner:
     mirrored, and cropped or padded to the size of the image at a random place.
     """
 
+    input: ClassVar[ImageInput] = IMAGE
     p: float = Field(default=0.5, ge=0, le=1)
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
     """Least and greatest size of the other image relative to the largest that fits into the
@@ -119,12 +127,15 @@ class CopyPaste(_WithPartner):
     is."""
 
 
-Augmentation = Annotated[
-    Flip | RandomCrop | Zoom | Colour | Mosaic | Resize | ScaleJitter | Mixup | CopyPaste,
-    Field(discriminator="type"),
-]
+ImageTransform = (
+    Flip | RandomCrop | Zoom | Colour | Mosaic | Resize | ScaleJitter | Mixup | CopyPaste
+)
+Augmentation = Annotated[ImageTransform | CloudTransform, Field(discriminator="type")]
+"""A change that is made in training; ``input`` says to which input."""
 JOINING = (Mosaic, Mixup, CopyPaste)
-"""The transforms that join images, which ``close_mosaic`` switches off."""
+"""The transforms that join images."""
+CLOSED = (*JOINING, PasteObjects)
+"""The transforms that ``close_mosaic`` switches off."""
 
 
 _ONCE = "validation visits every sample of a split once"
@@ -167,7 +178,7 @@ class SplitConfig(ValSplitConfig):
     repeat: int = Field(default=1, ge=1)
     """How often the whole is visited in one epoch."""
     balanced: float | None = Field(default=None, gt=0, le=1)
-    """Oversamples images with rare classes: the threshold t of LVIS (Gupta et al. 2019, section
+    """Oversamples samples with rare classes: the threshold t of LVIS (Gupta et al. 2019, section
     4.2).
     """
     weights: tuple[float, ...] | None = None
@@ -192,17 +203,17 @@ class DataConfig:
     train: SplitConfig
     val: ValSplitConfig
     canvas: CanvasConfig
-    """How images are put on the network's canvas, in training, evaluation, export and serving
+    """How samples are put on the network's canvas, in training, evaluation, export and serving
     alike.
     """
     augment: tuple[Augmentation, ...] = ()
-    """Changes made in training, in this order, before the image is put on the canvas."""
+    """Changes made in training, in this order, before the sample is put on the canvas."""
     multi_scale: MultiScale | None = None
     """Canvases of several sizes in training."""
     close_mosaic: float = Field(default=0.0, ge=0)
-    """The last part of the run without mosaic, mixup and copy_paste: a share of the run below 1,
-    else a number of epochs (YOLOX: 15). With ``schedule.seconds`` also by the share of the
-    time.
+    """The last part of the run without mosaic, mixup, copy_paste and paste_objects: a share of the
+    run below 1, else a number of epochs (YOLOX: 15). With ``schedule.seconds`` also by the share of
+    the time.
     """
     batch: int = Field(default=16, ge=1)
     """Samples of one optimiser step, over all workers."""
@@ -215,7 +226,8 @@ class DataConfig:
     max_bad: int = Field(default=0, ge=0)
     """How many samples may fail to decode before the run ends."""
     max_pixels: int = Field(default=50_000_000, gt=0)
-    """Images whose header says more are refused before they are decoded."""
+    """Images whose header says more are refused before they are decoded, and clouds of more
+    numbers (points times features)."""
     lanes: int | None = Field(default=None, ge=1)
     """Parallel streams of the order of samples; by default the largest divisor of the batch up
     to 64.
@@ -228,6 +240,8 @@ class DataConfig:
             if not isinstance(self.canvas, Canvas):
                 raise ValueError("multi_scale changes the size of images; the input is another one")
             self.multi_scale.sizes_for(self.canvas.height, self.canvas.width)
+        for place in range(len(self.train.uris)):
+            _check_input(self.augment_of(place), self.canvas)
         wanted = self.canvas.input.arrays(self.canvas)
         for place, rules in enumerate(self.train.own or ()):
             if rules.canvas is not None and rules.canvas.input.arrays(rules.canvas) != wanted:
@@ -245,3 +259,16 @@ class DataConfig:
         """How the samples of the split at a place in ``train.uris`` are fit to the canvas."""
         own = self.train.own[source].canvas if self.train.own is not None else None
         return self.canvas if own is None else own
+
+
+def _check_input(transforms: tuple[Augmentation, ...], canvas: CanvasConfig) -> None:
+    """Refuses transforms of another input than that of the canvas."""
+    strange = [each for each in transforms if each.input != canvas.input]
+    if strange:
+        kinds = get_args(get_args(Augmentation)[0])
+        fitting = [str(tag(kind)) for kind in kinds if kind.input == canvas.input]
+        instead = f"use {', '.join(fitting)}" if fitting else "leave it empty"
+        raise ValueError(
+            f"augment: {strange[0].type} changes the input {strange[0].input.name}, but the "
+            f"network takes {canvas.input.name} (data.canvas.type); {instead}"
+        )

@@ -49,8 +49,8 @@ class Loader:
         samples_per_epoch: over all ranks.
         cursor: samples that all ranks together have consumed; where the next batch starts.
         bad: the keys of samples that could not be read, with the reason.
-        closed_from: the cursor of the first batch without mosaic, mixup and copy-paste; None if all
-            batches have them.
+        closed_from: the cursor of the first batch without the transforms that ``data.close_mosaic``
+            switches off; None if all batches have them.
     """
 
     def __init__(
@@ -103,7 +103,8 @@ class Loader:
         return self._reader.pins
 
     def close_mosaic(self) -> int:
-        """Leaves out mosaic, mixup and copy-paste from the first batch on that is not begun yet.
+        """Leaves out the transforms that ``data.close_mosaic`` switches off, from the first batch
+        on that is not begun yet.
 
         Every rank must call it after the same batch.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.loading.config import JOINING, Augmentation, DataConfig
+from mtl_ray.loading.config import CLOSED, Augmentation, DataConfig
 from mtl_ray.shards.order import key_of
 
 _SIZES = -2
@@ -37,13 +37,13 @@ def plan_batch(data: DataConfig, seed: int, number: int, *, closed: bool) -> Bat
         data: the whole section.
         seed: of the run.
         number: of the batch, counted from 0 over the whole run.
-        closed: leaves out the transforms that join images (``data.close_mosaic``).
+        closed: leaves out the transforms that ``data.close_mosaic`` switches off.
     """
     splits = range(len(data.train.uris))
     changes = [data.augment_of(split) for split in splits]
     if closed:
         changes = [
-            tuple(each for each in change if not isinstance(each, JOINING)) for change in changes
+            tuple(each for each in change if not isinstance(each, CLOSED)) for change in changes
         ]
     size = _size(data, seed, number)
     return BatchPlan(

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mtl_ray.inputs.image import IMAGE
-from mtl_ray.inputs.image_header import TooManyPixelsError
+from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.loading.augment import augmented, num_partners
 from mtl_ray.loading.config import JOINING, CopyPaste, DataConfig
+from mtl_ray.loading.object_bank import open_banks
 from mtl_ray.loading.plan import BatchPlan
 from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import InvalidSample, Scene, SceneRule
@@ -71,7 +71,8 @@ class Preparer:
         """Keeps up to ``data.cache_mb`` of decoded scenes.
 
         Raises:
-            ValueError: if a transform does not fit what the splits annotate, or the input.
+            ValueError: if a transform does not fit what the splits annotate, or needs objects that
+                cannot be read.
         """
         sources = range(len(reader.label_spaces))
         transforms = [each for source in sources for each in data.augment_of(source)]
@@ -82,15 +83,11 @@ class Preparer:
                 f"data.augment: {joining[0]} joins images, but each image of this dataset has "
                 "exactly one label"
             )
-        if transforms and data.canvas.input != IMAGE:
-            raise ValueError(
-                f"data.augment changes images, but the input is {data.canvas.input.name}; leave it "
-                "empty"
-            )
         self._reader = reader
         self._rules = scene_rules(data, reader, fields)
         self._seed = seed
         self._cache = SceneCache(data.cache_mb * 2**20)
+        self._banks = open_banks(transforms, reader.vocabulary.classes, data.max_pixels)
 
     def prepare(self, address: Address, plan: BatchPlan) -> Prepared:
         """The augmented scene at an address, for a batch.
@@ -113,7 +110,8 @@ class Preparer:
             return [scene if isinstance(each, InvalidSample) else each for each in found]
 
         rng = random.Random(key_of(self._seed, address.lane, address.position))
-        changed = augmented(scene, transforms, rng, partners, plan.canvases[address.where[0]])
+        rule = plan.canvases[address.where[0]]
+        changed = augmented(scene, transforms, rng, partners, rule, self._banks)
         return Prepared(key, changed, tuple(invalid))
 
     def _scene(self, where: Where) -> tuple[str, Scene | InvalidSample]:
@@ -123,11 +121,11 @@ class Preparer:
         sample = self._reader.read(where)
         try:
             scene = self._rules[where[0]].decode(sample)
-        except TooManyPixelsError as error:
+        except TooLargeError as error:
             return sample.key, InvalidSample(sample.key, f"{error}; data.max_pixels allows more")
         except ValueError as error:
             return sample.key, InvalidSample(sample.key, str(error))
-        self._cache.put(where, (sample.key, scene))
+        self._cache.put(where, (sample.key, scene), scene.num_bytes(self._rules[where[0]].input))
         return sample.key, scene
 
 
@@ -139,22 +137,22 @@ class SceneCache:
         self._limit = limit_bytes
         self._bytes = 0
         self._lock = threading.Lock()
-        self._scenes: OrderedDict[Where, tuple[str, Scene]] = OrderedDict()
+        self._scenes: OrderedDict[Where, tuple[tuple[str, Scene], int]] = OrderedDict()
 
     def get(self, where: Where) -> tuple[str, Scene] | None:
         """What is kept of a sample."""
         with self._lock:
-            if where in self._scenes:
-                self._scenes.move_to_end(where)
-            return self._scenes.get(where)
+            if where not in self._scenes:
+                return None
+            self._scenes.move_to_end(where)
+            return self._scenes[where][0]
 
-    def put(self, where: Where, keyed: tuple[str, Scene]) -> None:
+    def put(self, where: Where, keyed: tuple[str, Scene], size_bytes: int) -> None:
         """Keeps a scene, and lets go of those that were not used for longest."""
-        size = keyed[1].num_bytes
         with self._lock:
-            if size > self._limit or where in self._scenes:
+            if size_bytes > self._limit or where in self._scenes:
                 return
-            self._scenes[where] = keyed
-            self._bytes += size
+            self._scenes[where] = keyed, size_bytes
+            self._bytes += size_bytes
             while self._bytes > self._limit:
-                self._bytes -= self._scenes.popitem(last=False)[1][1].num_bytes
+                self._bytes -= self._scenes.popitem(last=False)[1][1]

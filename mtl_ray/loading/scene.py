@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
 from mtl_ray.inputs.input import Input
+from mtl_ray.inputs.point_cloud import PointCloud
 from mtl_ray.samples import Sample
 
 Kind = AnnotationKind[Any, Any]
@@ -19,7 +20,7 @@ class Scene:
     """The decoded input of one sample, and what is annotated.
 
     Attributes:
-        raw: the input, such as (H, W, 3) uint8 RGB.
+        raw: the decoded input, such as (H, W, 3) uint8 RGB or a ``PointCloud``.
         parts: the annotation of each kind (``AnnotationKind.load``); a kind that is absent is not
             annotated.
         mirror: for each keypoint the one that it becomes in a mirror.
@@ -47,9 +48,14 @@ class Scene:
         return self.image.shape[0], self.image.shape[1]
 
     @property
-    def num_bytes(self) -> int:
-        """About the memory that it takes."""
-        return int(np.asarray(self.raw).nbytes) + sum(
+    def cloud(self) -> PointCloud:
+        """The cloud of a scene that has one."""
+        found: PointCloud = self.raw
+        return found
+
+    def num_bytes(self, source: Input[Any, Any, Any, Any]) -> int:
+        """About the memory that it takes; ``source`` is the kind of its input."""
+        return source.num_raw_bytes(self.raw) + sum(
             kind.num_loaded_bytes(part) for kind, part in self.parts.items()
         )
 

@@ -3,12 +3,13 @@ of canvases of several sizes.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.inputs.image import IMAGE, ImageInput
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -18,6 +19,7 @@ class Resize:
     published schedules. The scale is smaller where the canvas or ``long_side`` has less room.
     """
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["resize"] = "resize"
     p: float = Field(default=1.0, ge=0, le=1)
     short_side: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (640, 800)
@@ -42,6 +44,7 @@ class ScaleJitter:
     canvas.
     """
 
+    input: ClassVar[ImageInput] = IMAGE
     type: Literal["scale_jitter"] = "scale_jitter"
     p: float = Field(default=1.0, ge=0, le=1)
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.1, 2.0)

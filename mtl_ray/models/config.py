@@ -11,6 +11,7 @@ from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
 from mtl_ray.models.csp_config import CspDarknetBackbone, CspNextBackbone, CspPafpnNeck
 from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
+from mtl_ray.models.lidar_config import PillarsBackbone, SecfpnNeck, SecondBackbone
 from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
@@ -254,12 +255,20 @@ else:
             CspDarknetBackbone,
             CspNextBackbone,
             HgNetV2Backbone,
+            PillarsBackbone,
+            SecondBackbone,
             default="timm",
         ),
         Slot("backbones"),
     ]
     NeckConfig = Annotated[
-        FpnNeck | PafpnNeck | CspPafpnNeck | ChannelMapperNeck | HybridEncoderNeck | PoolNeck,
+        FpnNeck
+        | PafpnNeck
+        | CspPafpnNeck
+        | ChannelMapperNeck
+        | HybridEncoderNeck
+        | SecfpnNeck
+        | PoolNeck,
         Field(discriminator="type"),
         Slot("necks"),
     ]

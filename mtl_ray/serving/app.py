@@ -184,7 +184,7 @@ class App:
         del data
         workers = self.workers[model]
         if body.shape == "one":
-            return await workers.submit(replace(request, file=body.files[0]))
+            return await workers.submit(replace(request, file=body.files[0], id=body.ids[0]))
         more = len(body.files) - 1
         if self.active + more > self.limit and self.active > 1:
             raise _too_many()
@@ -192,8 +192,10 @@ class App:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(workers.submit(replace(request, file=file, accept=JSON)))
-                    for file in body.files
+                    group.create_task(
+                        workers.submit(replace(request, file=file, id=name, accept=JSON))
+                    )
+                    for name, file in zip(body.ids, body.files, strict=True)
                 ]
             return join_replies(
                 [task.result() for task in tasks],
@@ -203,12 +205,12 @@ class App:
             self.active -= more
 
     async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
-        name = self.service.predictors[model].canvas.input.name
+        kind = self.service.predictors[model].canvas.input
         limit = body_limit(_text(scope, b"content-type"), self.config)
         too_large = RequestError(
             413,
-            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are "
-            "allowed",
+            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
+            "that are allowed",
         )
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
@@ -225,9 +227,10 @@ class App:
                 chunks.append(chunk)
         if size > limit:
             raise too_large
-        if not size:
+        if not size and not kind.empty_files:
             raise RequestError(
-                400, f"the body is empty; send a file ({name}), as curl --data-binary @FILE does"
+                400,
+                f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
             )
         return b"".join(chunks)
 

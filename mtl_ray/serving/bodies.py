@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from mtl_ray.inputs.input import Input
 from mtl_ray.serving.config import ServeConfig
@@ -30,6 +31,8 @@ _BASE64 = str.maketrans("-_", "+/", " \t\r\n")
 """Maps the URL-safe alphabet of base64 (RFC 4648) to the standard one; removes line ends."""
 _MAX_HEADERS_BYTES = 8192
 _QUERY = ("score_thr", "head")
+_MAX_NAME = 255
+"""Most characters of the name of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,18 @@ class Body:
         files: at least one.
         shape: ``one`` answer; a ``list`` of answers; or that list under ``predictions``, as
             TensorFlow Serving answers.
+        names: of each file in a form; empty without one.
     """
 
     files: tuple[bytes, ...]
     shape: Shape
+    names: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """Of each file its name in a form, else its place in the body, from 0."""
+        names = self.names or ("",) * len(self.files)
+        return [name or str(place) for place, name in enumerate(names)]
 
 
 def body_limit(content_type: str, config: ServeConfig) -> int:
@@ -87,23 +98,23 @@ def read_body(data: bytes, content_type: str, config: ServeConfig, kind: AnyInpu
                 f"of multipart bodies only {_FORM} is allowed, as sent by curl -F "
                 f"{kind.name}=@FILE",
             )
-        files = tuple(_form_files(data, content_type, config.max_images, kind))
-        body = Body(files=files, shape="one" if len(files) == 1 else "list")
+        names, files = zip(*_form_files(data, content_type, config.max_images, kind), strict=True)
+        body = Body(files=files, shape="one" if len(files) == 1 else "list", names=names)
     else:
         body = _json_files(data, config.max_images, kind)
     if len(body.files) > config.max_images:
         raise RequestError(
             413,
-            f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are allowed",
+            f"the body has {len(body.files)} {kind.noun}s, at most {config.max_images} are allowed",
         )
     if sum(map(len, body.files)) > config.max_body_bytes:
         raise RequestError(
             413,
-            f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that "
+            f"the {kind.noun}s are larger than the {config.max_body_bytes:,} bytes that "
             "are allowed",
         )
-    if not all(body.files):
-        raise RequestError(400, f"a file ({kind.name}) in the body is empty")
+    if not all(body.files) and not kind.empty_files:
+        raise RequestError(400, f"a file ({kind.noun}) in the body is empty")
     return body
 
 
@@ -115,9 +126,11 @@ def _is_json(content_type: str) -> bool:
     return _JSON.match(content_type.strip().lower()) is not None
 
 
-def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput) -> list[bytes]:
-    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); text fields
-    are ignored.
+def _form_files(
+    data: bytes, content_type: str, max_images: int, kind: AnyInput
+) -> list[tuple[str, bytes]]:
+    """The names and files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); text
+    fields are ignored.
     """
     found = _BOUNDARY.search(content_type)
     if found is None:
@@ -128,11 +141,11 @@ def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput)
     parts = (b"\r\n" + data).split(delimiter, 4 * max_images + 16)
     if len(parts) > 4 * max_images + 15:
         raise RequestError(
-            413, f"the form has too many fields; at most {max_images} {kind.name}s are allowed"
+            413, f"the form has too many fields; at most {max_images} {kind.noun}s are allowed"
         )
     if len(parts) < 2 or not parts[-1].startswith(b"--"):
         raise RequestError(400, "the form is incomplete: its last boundary is missing")
-    files = [file for part in parts[1:-1] if (file := _file_of(part)) is not None]
+    files = [file for part in parts[1:-1] if (file := _file_of(part, kind)) is not None]
     if not files:
         raise RequestError(
             400, f"the form has no file; send one, as curl -F {kind.name}=@FILE does"
@@ -140,8 +153,8 @@ def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput)
     return files
 
 
-def _file_of(part: bytes) -> bytes | None:
-    """The content of a part of a form if it is a file, else None."""
+def _file_of(part: bytes, kind: AnyInput) -> tuple[str, bytes] | None:
+    """The name and content of a part of a form if it is a file, else None."""
     head, blank, content = part.partition(b"\r\n\r\n")
     if not blank or len(head) > _MAX_HEADERS_BYTES:
         raise RequestError(400, "a field of the form has no end to its headers")
@@ -160,18 +173,30 @@ def _file_of(part: bytes) -> bytes | None:
         and "filename*" not in stated
         and not headers.get("content-type", "").startswith("image/")
     ):
-        _refuse_query(stated.get("name", ""))
+        _refuse_query(stated.get("name", ""), kind)
         return None
     if not content and not (stated.get("filename") or stated.get("filename*")):
         return None  # a file input of a browser without a chosen file
-    return content
+    return _file_name(stated), content
+
+
+def _file_name(stated: dict[str, str]) -> str:
+    """The name of a file without its folder; the extended form (RFC 5987) if there is one."""
+    charset, quote, encoded = stated.get("filename*", "").partition("'")
+    if quote:
+        latin = charset.lower() == "iso-8859-1"
+        name = unquote(encoded.partition("'")[2], "latin-1" if latin else "utf-8", "replace")
+    else:
+        plain = re.sub(r"\\(.)", r"\1", stated.get("filename", ""))
+        name = plain.encode("latin-1", "replace").decode("utf-8", "replace")
+    return name.replace("\\", "/").rpartition("/")[2][:_MAX_NAME]
 
 
 def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
     forms = f'{{"{kind.name}": "BASE64"}} or {{"instances": [{{"b64": "BASE64"}}]}}'
     if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
         raise RequestError(
-            413, f"the JSON has too many values; at most {max_images} {kind.name}s are allowed"
+            413, f"the JSON has too many values; at most {max_images} {kind.noun}s are allowed"
         )
     try:
         content = json.loads(data)
@@ -179,7 +204,7 @@ def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
         raise RequestError(400, f"the body is no JSON; send {forms}") from None
     if isinstance(content, dict):
         for name in content:
-            _refuse_query(name)
+            _refuse_query(name, kind)
         if kind.name in content:
             return Body(files=(_file(content[kind.name], kind.name, kind),), shape="one")
         instances = content.get("instances")
@@ -189,7 +214,7 @@ def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
                 for i, each in enumerate(instances)
             )
             return Body(files=files, shape="predictions")
-    raise RequestError(400, f"the JSON has no {kind.name}: send {forms}")
+    raise RequestError(400, f"the JSON has no {kind.noun}: send {forms}")
 
 
 def _of_instance(instance: Any) -> Any:
@@ -204,10 +229,10 @@ def _file(value: Any, where: str, kind: AnyInput) -> bytes:
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]
     if not isinstance(value, str):
-        article = "an" if kind.name[0] in "aeiou" else "a"
+        article = "an" if kind.noun[0] in "aeiou" else "a"
         raise RequestError(
             400,
-            f'{where} must be {article} {kind.name} in base64, as a string or as {{"b64": "BASE64"}}',  # noqa: E501
+            f'{where} must be {article} {kind.noun} in base64, as a string or as {{"b64": "BASE64"}}',  # noqa: E501
         )
     if value[:5].lower() == "data:":
         found = _DATA_URI.match(value, 0, 500)
@@ -221,6 +246,6 @@ def _file(value: Any, where: str, kind: AnyInput) -> bytes:
         raise RequestError(400, f"{where} is not base64") from None
 
 
-def _refuse_query(name: str) -> None:
-    if name in _QUERY:
+def _refuse_query(name: str, kind: AnyInput) -> None:
+    if name in (*_QUERY, *kind.file_options):
         raise RequestError(400, f"{name} belongs in the query: /predictions/MODEL?{name}=...")

@@ -6,6 +6,7 @@ from typing import Any
 from mtl_ray.experiment import tasks
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
+from mtl_ray.inputs.input import FRAME, PREDICTION
 from mtl_ray.serving.bodies import AnyInput
 from mtl_ray.tasks.response import MASK_FORMS
 from mtl_ray.tasks.task import Task
@@ -18,7 +19,7 @@ ERRORS = {
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many files.",
     "415": "The body is compressed, or a multipart body other than multipart/form-data.",
-    "422": "The data is too large: an image has too many pixels.",
+    "422": "The data is too large: an image has too many pixels, a point cloud too many numbers.",
     "503": "Too many requests are waiting; Retry-After says when to try again.",
     "504": "There was no answer in time.",
 }
@@ -43,7 +44,7 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
         "info": {
             "title": "mtl_ray",
             "version": "1",
-            "description": "Images in; boxes, class maps and labels out.",
+            "description": "Images or point clouds in; boxes, class maps and labels out.",
         },
         "paths": {
             "/predictions/{model}": {"post": _predict(known, kinds)},
@@ -51,7 +52,7 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
             "/ping": {
                 "get": _get('{"status": "Healthy"} while the server runs.', "application/json")
             },
-            "/": {"get": _get("A page to try the models with your own image.", "text/html")},
+            "/": {"get": _get("A page to try the models with your own files.", "text/html")},
         },
         "components": {
             "securitySchemes": {
@@ -71,12 +72,15 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
         f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds
     )
     names = [task.schema_name for task in known]
+    named = _named(kinds)
+    whose = f" Each answer about a {named[0].noun} has the id of its frame." if named else ""
     return {
-        "summary": "Predicts on one image or several.",
+        "summary": "Predicts on one file, such as an image, or several.",
         "description": f"The body is the file itself ({files}), a form with files, or JSON with "
         "base64. Boxes are in "
-        "pixels of the image. Several files give a list of answers in their order; a file that "
-        "cannot be read has its error in its place.",
+        "pixels of the image, boxes in space in metres of the lidar's frame. Several files give a "
+        "list of answers in their order; a file that "
+        f"cannot be read has its error in its place.{whose}",
         "parameters": [
             _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
             _parameter(
@@ -97,6 +101,11 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
                 "The form of masks, if the head predicts them: COCO run lengths, polygons or none.",
                 {"type": "string", "enum": list(MASK_FORMS), "default": "rle"},
             ),
+            *(
+                _parameter(name, "query", f"Of a {kind.noun}: {text}", {"type": "string"})
+                for kind in kinds
+                for name, text in kind.file_options.items()
+            ),
         ],
         "requestBody": {"required": True, "content": _bodies(kinds)},
         "responses": {
@@ -109,7 +118,15 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
                 "[...]}; both are always JSON.",
                 "content": {
                     "application/json": {
-                        "schema": _any_of((*names, "ByHead", "Several", "Predictions"))
+                        "schema": _any_of(
+                            (
+                                *names,
+                                "ByHead",
+                                *(["OfFrame"] if named else []),
+                                "Several",
+                                "Predictions",
+                            )
+                        )
                     },
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
                 },
@@ -145,10 +162,14 @@ def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
     """The schemas of answers and of JSON bodies."""
     names = [task.schema_name for task in known]
     base64 = {"type": "string", "description": "a file in base64, or a data URI of it"}
+    frame = {"type": "string", "description": "the file's name in a form, else its place from 0"}
+    answer = _object(**{FRAME: frame, PREDICTION: _any_of((*names, "ByHead"))})
+    of_frame = {"OfFrame": answer} if _named(kinds) else {}
     return {
         **{task.schema_name: task.response_schema() for task in known},
         "ByHead": {"type": "object", "additionalProperties": _any_of(names)},
-        "Several": {"type": "array", "items": _any_of((*names, "ByHead", "Error"))},
+        **of_frame,
+        "Several": {"type": "array", "items": _any_of((*names, "ByHead", *of_frame, "Error"))},
         "Predictions": _object(predictions=_schema("Several")),
         "Base64": {"anyOf": [base64, _object(b64=base64)]},
         **{
@@ -158,6 +179,11 @@ def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
         "Instances": _object(instances={"type": "array", "items": _schema("Base64")}),
         "Error": _object(code={"type": "integer"}, message={"type": "string"}),
     }
+
+
+def _named(kinds: Sequence[AnyInput]) -> list[AnyInput]:
+    """The inputs whose answers have the id of a frame."""
+    return [kind for kind in kinds if kind.named_answers]
 
 
 def _schema(name: str) -> dict[str, str]:

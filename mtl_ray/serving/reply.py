@@ -36,8 +36,10 @@ class RequestError(Exception):
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
+        self.status = status
+        self.content = {"code": status, "message": message}
         self.reply = as_json(
-            {"code": status, "message": message},
+            self.content,
             status,
             {name.replace("_", "-"): value for name, value in headers.items()},
         )

@@ -5,13 +5,13 @@ It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/ser
 Ray Serve.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mtl_ray.config.validate import values_of
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.input import Input, TooLargeError
+from mtl_ray.inputs.input import FRAME, PREDICTION, Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
 from mtl_ray.tasks.head_classes import head_vocabulary
@@ -30,14 +30,18 @@ class PredictionRequest:
             head.
         accept: the Accept header.
         masks: the form of masks in the answer.
+        read: gives the data of a file within a limit.
         file: the data, encoded as a file of the model's input.
+        id: of the file in its request; in the answer of an input with ``named_answers``.
     """
 
     score_threshold: float
     head: str | None
     accept: str
     masks: MaskForm = "rle"
+    read: Callable[[bytes, int], Any]
     file: bytes = b""
+    id: str = "0"
 
 
 class Service:
@@ -70,12 +74,18 @@ class Service:
             raise RequestError(
                 404, f"there is no model {model!r}; there is {', '.join(self.predictors)}"
             )
-        if unknown := [name for name in query if name not in PARAMETERS]:
+        canvas = self.predictors[model].canvas
+        known = (*PARAMETERS, *canvas.input.file_options)
+        if unknown := [name for name in query if name not in known]:
             raise RequestError(
                 400,
-                f"the query has an unknown parameter {unknown[0]!r}; there are "
-                f"{', '.join(PARAMETERS)}",
+                f"the query has an unknown parameter {unknown[0]!r}; there are {', '.join(known)}",
             )
+        options = {name: query[name] for name in canvas.input.file_options if name in query}
+        try:
+            read = canvas.input.file_reader(canvas, options)
+        except ValueError as error:
+            raise RequestError(400, str(error)) from None
         heads = self.predictors[model].heads
         head = query.get("head")
         if head is not None and head not in heads:
@@ -88,6 +98,7 @@ class Service:
             head=head or (next(iter(heads)) if len(heads) == 1 else None),
             accept=accept,
             masks=_mask_form(query.get("masks", "rle")),
+            read=read,
         )
 
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
@@ -95,24 +106,24 @@ class Service:
         reply.
         """
         kind = self.predictors[model].canvas.input
-        raws = [self._decode(kind, request.file) for request in requests]
+        raws = [self._decode(kind.noun, request) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
         predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
         return [
-            raw.reply
+            as_json(_named(kind, request.id, raw.content), raw.status)
             if isinstance(raw, RequestError)
             else self._answer(model, request, next(predictions), kind.size(raw))
             for request, raw in zip(requests, raws, strict=True)
         ]
 
-    def _decode(self, kind: Input[Any, Any, Any, Any], data: bytes) -> Any:
+    def _decode(self, noun: str, request: PredictionRequest) -> Any:
         """The data of a file, or the error to reply with."""
         try:
-            return kind.decode_file(data, self.config.max_pixels)
+            return request.read(request.file, self.config.max_pixels)
         except TooLargeError as error:
             return RequestError(422, f"{error} (serve.max_pixels of this server)")
         except ValueError as error:
-            return RequestError(400, f"the file is no readable {kind.name}: {error}")
+            return RequestError(400, f"the file is no readable {noun}: {error}")
 
     def _answer(
         self,
@@ -139,7 +150,9 @@ class Service:
             )
             for name, head in heads.items()
         }
-        return as_json(answers if request.head is None else answers[request.head])
+        answer = answers if request.head is None else answers[request.head]
+        named = predictor.canvas.input.named_answers
+        return as_json({FRAME: request.id, PREDICTION: answer} if named else answer)
 
 
 def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
@@ -149,10 +162,19 @@ def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
         for head, config in predictor.heads.items()
     }
     kind = predictor.canvas.input
+    described: dict[str, Any] = {
+        "name": kind.name,
+        "media_type": kind.media_type,
+        "formats": list(kind.formats),
+    }
+    if kind.noun != kind.name:
+        described["noun"] = kind.noun
+    if kind.file_options:
+        described["parameters"] = dict(kind.file_options)
     return {
         "name": name,
         **({"plugins": list(predictor.plugins)} if predictor.plugins else {}),
-        "input": {"name": kind.name, "media_type": kind.media_type, "formats": list(kind.formats)},
+        "input": described,
         "heads": {
             head: {
                 "type": config.type,
@@ -167,6 +189,11 @@ def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
         },
         "canvas": values_of(predictor.canvas),
     }
+
+
+def _named(kind: Input[Any, Any, Any, Any], name: str, content: Mapping[str, Any]) -> Any:
+    """An error of one file, with the file's id if the answers of its input have it."""
+    return {FRAME: name, **content} if kind.named_answers else content
 
 
 def _mask_form(text: str) -> MaskForm:

@@ -151,6 +151,13 @@ class Split:
         for block in self._unkept_blocks():
             yield from block.classes(kind)
 
+    def scan(self, kind: AnnotationKind[Any, Any]) -> Iterator[Any | None]:
+        """The annotation of each row in stored order, None where there is none; no input is
+        read.
+        """
+        for block in self._unkept_blocks():
+            yield from (block.annotation(kind, row) for row in range(len(block)))
+
     def scan_objects(self) -> Iterator[tuple[int, int, Instances | None]]:
         """Height and width of each image in stored order, and its objects; no image is looked
         at.

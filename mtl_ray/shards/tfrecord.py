@@ -24,12 +24,10 @@ from mtl_ray.shards.columns import LIST_DTYPES
 from mtl_ray.shards.example import decode_example, encode_example
 from mtl_ray.shards.features import is_annotated, to_features, to_sample
 from mtl_ray.shards.local import map_file
+from mtl_ray.sources.tfrecord_files import FRAME_BYTES, HEADER_BYTES, mask_crc, masked_crc32c
 
 SUFFIX = ".tfrecord"
 INDEX_SUFFIX = ".idx"
-_HEADER_BYTES = 12
-_FRAME_BYTES = 16
-_MASK = 0xA282EAD8
 
 
 class RecordBlock:
@@ -115,16 +113,16 @@ def _record(payload: list[bytes]) -> list[bytes]:
     length = struct.pack("<Q", sum(map(len, payload)))
     return [
         length,
-        struct.pack("<I", _masked_crc32c(length)),
+        struct.pack("<I", masked_crc32c(length)),
         *payload,
-        struct.pack("<I", _mask(reduce(google_crc32c.extend, payload, 0))),
+        struct.pack("<I", mask_crc(reduce(google_crc32c.extend, payload, 0))),
     ]
 
 
 def index_text(path: Path) -> str:
     """The ``.idx`` of a file: a line with the offset and the whole size of each record."""
     return "".join(
-        f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n"
+        f"{start - HEADER_BYTES} {length + FRAME_BYTES}\n"
         for start, length in _walk(map_file(path))
     )
 
@@ -148,33 +146,22 @@ def _walk(data: memoryview) -> Iterator[tuple[int, int]]:
     """Start and length of the payload of each record; only the headers are read."""
     at = 0
     while at < len(data):
-        if at + _FRAME_BYTES > len(data):
+        if at + FRAME_BYTES > len(data):
             raise ValueError(f"a record at {at} is cut short")
         length, checksum = struct.unpack_from("<QI", data, at)
-        if _masked_crc32c(data[at : at + 8]) != checksum:
+        if masked_crc32c(data[at : at + 8]) != checksum:
             raise ValueError(f"there is no record at {at} (CRC-32C)")
-        if at + _FRAME_BYTES + length > len(data):
+        if at + FRAME_BYTES + length > len(data):
             raise ValueError(f"the record at {at} is cut short")
-        yield at + _HEADER_BYTES, length
-        at += _FRAME_BYTES + length
+        yield at + HEADER_BYTES, length
+        at += FRAME_BYTES + length
 
 
 def _payload(data: memoryview, start: int, length: int) -> memoryview:
     payload = data[start : start + length]
-    if struct.unpack_from("<I", data, start + length) != (_masked_crc32c(payload),):
+    if struct.unpack_from("<I", data, start + length) != (masked_crc32c(payload),):
         raise ValueError(
-            f"the record at {start - _HEADER_BYTES} does not have the content that was written "
+            f"the record at {start - HEADER_BYTES} does not have the content that was written "
             "(CRC-32C)"
         )
     return payload
-
-
-def _masked_crc32c(data: bytes | memoryview) -> int:
-    return _mask(google_crc32c.value(np.frombuffer(data, np.uint8)))
-
-
-def _mask(crc: int) -> int:
-    """TFRecords hold checksums of data that may hold checksums itself, and change them for that
-    reason.
-    """
-    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

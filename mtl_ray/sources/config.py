@@ -9,6 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
+from mtl_ray.sources.lidar_configs import LidarConfig
+from mtl_ray.sources.lidar_configs_more import DrivingConfig
 from mtl_ray.sources.object_configs import (
     Cityscapes,
     Coco,
@@ -191,7 +193,8 @@ class SemanticPng(RawSource):
 
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
-RawConfig = _Drawn | InstancePng | List | ImageFolder | Idx | UnannotatedImages
+_Listed = InstancePng | List | ImageFolder | Idx | UnannotatedImages
+RawConfig = _Drawn | _Listed | LidarConfig | DrivingConfig
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
 
 
@@ -203,7 +206,7 @@ class ConvertConfig:
     """The dataset to read."""
     to: str
     """Output (a path or s3://...): the folder of the shards and their manifest, or of the files."""
-    format: Literal["arrow", "tfrecord", "coco", "yolo", "voc", "semantic_png"] = "arrow"
+    format: Literal["arrow", "tfrecord", "coco", "yolo", "voc", "semantic_png", "kitti"] = "arrow"
     """arrow or tfrecord: shards. Others: a folder of files, which may hold other splits; for
     coco also a file, --to FILE.json.
     """

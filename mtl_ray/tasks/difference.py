@@ -42,10 +42,11 @@ class Difference:
     Attributes:
         unit: what is compared: boxes, pixels, labels.
         compared: their number.
-        max_px: largest difference of a coordinate; None without positions.
+        max_px: largest difference of a coordinate, in ``length_unit``; None without positions.
         max_rel: the same divided by the size of the first number (numbers below 1 count as 1).
         max_score: largest difference of a score; None without scores.
         agreeing, count: the number of equal items, and of all compared items.
+        length_unit: of coordinates: px, or m.
         alone: a sentence for each object without a partner.
         incomparable: a sentence for each field that cannot be compared; the figures are then
             invalid.
@@ -58,6 +59,7 @@ class Difference:
     max_score: float | None = None
     agreeing: int = 0
     count: int = 0
+    length_unit: str = "px"
     alone: tuple[str, ...] = ()
     incomparable: tuple[str, ...] = ()
 

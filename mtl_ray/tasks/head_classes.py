@@ -6,7 +6,7 @@ head have the head's. A task must get the vocabulary of ``head_vocabulary``. Sam
 or the drawings of a head must be narrowed with ``HeadClasses``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Self
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.task import HeadKind, Metric
+from mtl_ray.tasks.task import HeadKind, Metric, NotingMetric
 
 MAX_NAMED = 10
 """Most classes that an error names."""
@@ -162,6 +162,10 @@ class NarrowedMetric:
     def charts(self) -> Charts:
         """See ``Metric``."""
         return self._metric.charts()
+
+    def notes(self) -> Sequence[str]:
+        """See ``NotingMetric``."""
+        return self._metric.notes() if isinstance(self._metric, NotingMetric) else ()
 
 
 def head_metric(head: HeadKind, vocabulary: Vocabulary) -> Metric[Any]:

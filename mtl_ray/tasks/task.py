@@ -14,7 +14,17 @@ or the type of a head. A task gets the vocabulary of its head (``head_classes.py
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +46,9 @@ Prediction_contra = TypeVar("Prediction_contra", contravariant=True)
 Config_contra = TypeVar("Config_contra", contravariant=True)
 """The part of a head's config that ``decode`` reads."""
 
-View = Literal["boxes", "map", "labels", "json"]
-"""How the web page shows a prediction: boxes on the image, a class map on it, a list of labels
-beside it, or JSON as text.
+View = Literal["boxes", "boxes_3d", "map", "labels", "json"]
+"""How the web page shows a prediction: boxes on the image, boxes in a point cloud from above, a
+class map on the image, a list of labels beside it, or JSON as text.
 """
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
 """Prediction, image id, image height, image width, category id by class index -> entries of a
@@ -74,6 +84,15 @@ class Metric(Protocol[Prediction_contra]):
 
     def charts(self) -> Charts:
         """Confusion matrix and precision-recall curves."""
+        ...
+
+
+@runtime_checkable
+class NotingMetric(Protocol):
+    """A metric that tells the reader of its figures what they count."""
+
+    def notes(self) -> Sequence[str]:
+        """A sentence each, such as how many objects count, and why the others do not."""
         ...
 
 

@@ -19,7 +19,7 @@ def with_colours(
     *,
     compat: bool,
 ) -> ExperimentConfig:
-    """Makes a network one for red, green, blue.
+    """Makes a network one for red, green, blue; others than of images are left as they are.
 
     Args:
         tensors: of the network; its first convolution is turned in place of the one there.
@@ -32,6 +32,8 @@ def with_colours(
     Returns:
         The config with the original's mean and standard deviation, where it says them.
     """
+    if model.trunk.input != "image":
+        return config
     if original.bgr and not compat:
         name = next(
             f"trunk.backbone.{name}.weight"

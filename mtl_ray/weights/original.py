@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.models.imports import Program
+from mtl_ray.weights.box_generation import upgraded_boxes
 from mtl_ray.weights.foreign import upgraded_tensors
 from mtl_ray.weights.weights import Weights
 
@@ -20,7 +21,8 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _MARKS: Mapping[Program, str] = {
     "torchvision": r"backbone\.(body|fpn)\.|head\.(classification|regression)_head\.|roi_heads\.",
     "huggingface": r"(model|detr)\..*(backbone|encoder|decoder)\.|class_labels_classifier\.",
-    "openmmlab": r"(backbone|neck|bbox_head|rpn_head|roi_head|mask_head|decode_head)\.",
+    "openmmlab": r"(backbone|neck|bbox_head|rpn_head|roi_head|mask_head|decode_head)\."
+    r"|(pts_)?(voxel_encoder|middle_encoder|backbone|neck|bbox_head)\.",
 }
 """Beginnings of names that only the detectors of a program have; the first one found counts."""
 _THREE = r"\s*=\s*[\[(]\s*([-\d.]+)\s*,\s*([-\d.]+)\s*,\s*([-\d.]+)\s*,?\s*[\])]"
@@ -65,7 +67,12 @@ def find_program(tensors: Mapping[str, Tensor]) -> Program | None:
 
 
 def read_original(
-    weights: Weights, program: Program, *, old_classes: int = 81, old_version: str | None = None
+    weights: Weights,
+    program: Program,
+    *,
+    old_classes: int = 81,
+    old_version: str | None = None,
+    generation: int | None = None,
 ) -> Original:
     """What is known of a file; its parameters may be anything.
 
@@ -74,6 +81,10 @@ def read_original(
         program: that wrote them.
         old_classes: of a detector of MMDetection 1.x, with the background.
         old_version: of MMDetection that wrote the file, if the file does not contain it.
+        generation: of MMDetection3D that wrote it; see ``upgraded_boxes``.
+
+    Raises:
+        ValueError: if the generation of a detector of point clouds must be known, and is not.
     """
     tensors = dict(weights.tensors)
     if tensors and all(name.startswith("module.") for name in tensors):
@@ -86,6 +97,7 @@ def read_original(
     tensors, notes = upgraded_tensors(plain, old_classes, old_version)
     meta = weights.rest.get("meta")
     meta = meta if isinstance(meta, dict) else {}
+    tensors, boxes = upgraded_boxes(tensors, meta, generation)
     text = " ".join(str(meta.get(key, "")) for key in ("config", "cfg"))
     bgr = _bgr(text)
     mean, std = _numbers("mean", text), _numbers("std", text)
@@ -99,7 +111,7 @@ def read_original(
         mean[::-1] if mean is not None and bgr else mean,
         std[::-1] if std is not None and bgr else std,
         re.search(r"style\s*=\s*['\"]caffe['\"]", text) is not None if text.strip() else None,
-        notes,
+        (*notes, *boxes),
     )
 
 

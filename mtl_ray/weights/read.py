@@ -12,9 +12,9 @@ import safetensors.torch
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.weights.torch_checkpoints import BROKEN_ZIP
 from mtl_ray.weights.torch_files import is_torch_file, read_torch
-from mtl_ray.weights.unpickle import load_pickle
 from mtl_ray.weights.weights import Weights, find_weights
 
 _GROWTH = 64

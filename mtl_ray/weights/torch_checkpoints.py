@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mtl_ray.weights.pickle_scan import check_operations
-from mtl_ray.weights.pickled_tensors import MAGIC, STORAGES, TensorStorage
-from mtl_ray.weights.unpickle import GLOBALS, GuardedCall, RestrictedUnpickler, resolve_arrays
+from mtl_ray.pickles.pickle_scan import check_operations
+from mtl_ray.pickles.pickled_tensors import MAGIC, STORAGES, TensorStorage
+from mtl_ray.pickles.unpickle import GLOBALS, GuardedCall, RestrictedUnpickler, resolve_arrays
 
 PROGRAMS = (
     *("mmengine", "mmcv", "mmdet", "mmseg", "mmcls", "mmpretrain", "mmpose", "mmdet3d", "addict"),

@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from mtl_ray.weights.pickle_scan import check_operations
-from mtl_ray.weights.pickled_tensors import STORAGES, TensorStorage, rebuild_tensor
+from mtl_ray.pickles.pickle_scan import check_operations
+from mtl_ray.pickles.pickled_tensors import STORAGES, TensorStorage, rebuild_tensor
+from mtl_ray.pickles.unpickle import GLOBALS, RestrictedUnpickler, resolve_arrays
 from mtl_ray.weights.torch_checkpoints import (
     read_legacy_checkpoint,
     read_zip_checkpoint,
     storages_in_a_row,
 )
-from mtl_ray.weights.unpickle import GLOBALS, RestrictedUnpickler, resolve_arrays
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _GROWTH = 64

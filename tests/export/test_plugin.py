@@ -36,7 +36,8 @@ from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor
-from mtl_ray.inference.files import find_files, predict_files
+from mtl_ray.inference.files import predict_files
+from mtl_ray.inference.places import find_files
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import network_yaml

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.predict import main
-from mtl_ray.inference.files import find_files, predict_files, unique_names
+from mtl_ray.inference.files import predict_files, unique_names
+from mtl_ray.inference.places import find_files
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.tasks.response import MASK_FORMS, MaskForm
 from tests.inference.tiny import images

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl_ray.weights.unpickle import load_pickle
+from mtl_ray.pickles.unpickle import load_pickle
 
 PROTOCOLS = range(6)
 _ARRAYS = hnp.arrays(
@@ -217,7 +217,7 @@ def test_a_tuple_of_tuples_is_walked_once() -> None:
 
 
 def test_importing_it_imports_no_torch() -> None:
-    code = "import sys, mtl_ray.weights.unpickle; sys.exit('torch' in sys.modules)"
+    code = "import sys, mtl_ray.pickles.unpickle; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,9 +1,12 @@
 """The prediction of one point cloud, and how it is made of the outputs of a network."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mtl_ray.tasks.difference import Fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,3 +25,22 @@ class Detections3d:
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     velocity: NDArray[np.float32] | None = None
+
+
+class SelectingHead(Protocol):
+    """The part of a head's config that ``decode_detections_3d`` reads."""
+
+    def detections(self, arrays: Fields) -> Detections3d:
+        """The objects of one cloud from the arrays of ``predict``."""
+        ...
+
+
+def decode_detections_3d(arrays: Fields, frame: object, head: SelectingHead) -> Detections3d:
+    """The prediction of one cloud.
+
+    Args:
+        arrays: of the network; boxes are in metres of the lidar.
+        frame: where the cloud lies in the network's frame: where it is.
+        head: its config, with thresholds and limits.
+    """
+    return head.detections(arrays)

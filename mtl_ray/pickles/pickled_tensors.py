@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.weights.pickle_scan import check_operations
+from mtl_ray.pickles.pickle_scan import check_operations
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES: dict[str, np.dtype[Any]] = {

@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.weights import pickled_arrays as arrays
-from mtl_ray.weights.pickle_scan import check_operations
-from mtl_ray.weights.pickled_tensors import torch_globals
+from mtl_ray.pickles import pickled_arrays as arrays
+from mtl_ray.pickles.pickle_scan import check_operations
+from mtl_ray.pickles.pickled_tensors import torch_globals
 
 
 def load_pickle(data: bytes) -> Any:

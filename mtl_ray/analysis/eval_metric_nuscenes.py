@@ -1,0 +1,236 @@
+"""A results file of nuScenes for its metric: boxes in the global frame by token of the sample."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.evaluation.coco_file import read_json
+from mtl_ray.evaluation.data import SplitData
+from mtl_ray.shards.split import Split
+from mtl_ray.sources.lidar_configs_more import NuScenes
+from mtl_ray.sources.lidar_objects import rotations
+from mtl_ray.sources.nuscenes import CLASS_OF, open_nuscenes
+from mtl_ray.sources.nuscenes_frames import KeyFrame
+from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
+from mtl_ray.tasks.lidar.nuscenes_columns import (
+    MOST_BOXES,
+    RANGES,
+    Columns,
+    NuscenesFrame,
+    Racks,
+)
+from mtl_ray.tasks.lidar.nuscenes_frames import (
+    RACK,
+    Place,
+    object_columns,
+    racks_of,
+)
+
+CLASSES = tuple(name for name in RANGES if name != "cyclist")
+TABLE = "sample_annotation.json"
+_START = 4096
+_FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """What is known of a sample: its objects, where the vehicle is, and the bicycle racks."""
+
+    truth: Columns
+    vehicle: NDArray[np.float64]
+    racks: Racks
+
+
+def is_results_file(uri: str) -> bool:
+    """Whether a JSON file may be results of nuScenes: an object; COCO's results are a list."""
+    return uri.endswith(".json") and storage.read(uri, 0, _START).lstrip().startswith(b"{")
+
+
+def is_tables(uri: str) -> bool:
+    """Whether a folder has the tables of a version, or versions in it."""
+    names = storage.names(uri)
+    return TABLE in names or any(name.startswith("v1.0-") for name in names)
+
+
+def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dMetric, list[str]]:
+    """The metric of the samples in a results file, and notes.
+
+    Args:
+        uri: of the file.
+        scenes: by token.
+
+    Raises:
+        ValueError: if the file is damaged, or has samples that are not in ``scenes``.
+    """
+    results = read_results(uri)
+    if missing := [token for token in results if token not in scenes]:
+        raise ValueError(
+            f"{uri} has results of {len(missing)} samples that the data does not have, such as "
+            f"{missing[0]}"
+        )
+    metric = Detection3dMetric(CLASSES)
+    for token, boxes in results.items():
+        scene = scenes[token]
+        try:
+            found = _detections(boxes, scene)
+        except ValueError as error:
+            raise ValueError(f"{uri}, sample {token}: {error}") from None
+        frame = NuscenesFrame(truth=scene.truth, found=found)
+        metric.add(MeasuredFrame(key=token, benchmark="nuscenes", kitti=None, nuscenes=frame))
+    others = len(scenes) - len(results)
+    notes = [f"{others} samples have no results and were left out"] if others else []
+    return metric, notes
+
+
+def read_results(uri: str) -> Mapping[str, Sequence[Any]]:
+    """The boxes by token.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
+    content = read_json(uri)
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict) or not all(
+        isinstance(each, list) for each in results.values()
+    ):
+        raise ValueError(
+            f'{uri} is no results file of nuScenes: it has no "results" with a list of boxes for '
+            "each token of a sample"
+        )
+    return results
+
+
+def _detections(boxes: Sequence[Any], scene: Scene) -> Columns:
+    """Of one sample.
+
+    Raises:
+        ValueError: in one sentence, if a box has another form.
+    """
+    if len(boxes) > MOST_BOXES:
+        raise ValueError(f"it has {len(boxes)} boxes, more than {MOST_BOXES}")
+    try:
+        values = {
+            name: np.array([each[name] for each in boxes], np.float64).reshape(len(boxes), size)
+            for name, size in _FIELDS.items()
+        }
+        scores = np.array([each["detection_score"] for each in boxes], np.float64)
+        labels = np.array([CLASSES.index(each["detection_name"]) for each in boxes], np.int64)
+        attributes = np.array([str(each["attribute_name"]) for each in boxes], np.str_)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "a box has no translation, size, rotation, velocity, detection_name (one of the ten "
+            f"classes), detection_score and attribute_name: {error!r}"
+        ) from None
+    known = [np.isfinite(values[name]).all() for name in ("translation", "size", "rotation")]
+    if not all(known) or not np.isfinite(scores).all() or (values["size"] <= 0).any():
+        raise ValueError("a box has a size that is not positive or a number that is not finite")
+    if (np.abs(values["rotation"]).max(axis=1, initial=0) < 1e-9).any():
+        raise ValueError("a box has the rotation 0 0 0 0")
+    found = Columns(
+        classes=labels,
+        centres=values["translation"],
+        sizes=values["size"][:, [1, 0, 2]],
+        yaw=_yaws(values["rotation"]),
+        velocity=values["velocity"],
+        attributes=attributes.reshape(len(boxes)),
+        scores=scores,
+        state=np.zeros(len(boxes), np.int64),
+        frames=np.zeros(len(boxes), np.int64),
+    )
+    return found.judged(CLASSES, scene.vehicle, scene.racks)
+
+
+def _yaws(quaternions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) directions of the first axis of (N, 4) rotations w, x, y, z."""
+    turned = rotations(quaternions)
+    return np.arctan2(turned[:, 1, 0], turned[:, 0, 0])
+
+
+def scenes_of_tables(uri: str) -> dict[str, Scene]:
+    """The samples of the tables in a folder, or in the only version in it.
+
+    Raises:
+        FileNotFoundError, ValueError: if there are none, or they are damaged.
+    """
+    root, version = uri, None
+    if TABLE in storage.names(uri):
+        root, _, version = storage.absolute(uri).rstrip("/").rpartition("/")
+    else:
+        versions = [name for name in storage.names(uri) if name.startswith("v1.0-")]
+        if len(versions) > 1:
+            raise ValueError(
+                f"{uri} has the tables of {', '.join(versions)}; give the folder of one of them"
+            )
+        version = versions[0]
+    source = open_nuscenes(NuScenes(root=root, split=version, version=version))
+    return {frame.token: _scene(frame) for frame in source.records}
+
+
+def _scene(frame: KeyFrame) -> Scene:
+    """Of a key frame, in the global frame."""
+    objects = frame.objects or ()
+    places = np.array([each.place for each, _, _ in objects], np.float64).reshape(-1, 10)
+    names = [CLASS_OF.get(category, category) for _, category, _ in objects]
+    is_rack = np.array([name.endswith(RACK) for name in names], np.bool_)
+    racks = Racks(
+        centres=places[is_rack, :3],
+        rotations=rotations(places[is_rack, 6:]),
+        sizes=places[is_rack][:, [4, 3, 5]],
+    )
+    kept = np.flatnonzero([name in CLASSES for name in names])
+    chosen = [objects[row] for row in kept]
+    truth = Columns(
+        classes=np.array([CLASSES.index(names[row]) for row in kept], np.int64),
+        centres=places[kept, :3],
+        sizes=places[kept][:, [4, 3, 5]],
+        yaw=_yaws(places[kept, 6:]),
+        velocity=frame.velocity[kept, :2],
+        attributes=np.array([attribute for _, _, attribute in chosen], np.str_).reshape(len(kept)),
+        scores=np.zeros(len(kept)),
+        state=np.zeros(len(kept), np.int64),
+        frames=np.zeros(len(kept), np.int64),
+    )
+    points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
+    vehicle = frame.ego_to_global[:3, 3]
+    judged = truth.judged(CLASSES, vehicle, racks, points)
+    return Scene(truth=judged, vehicle=vehicle, racks=racks)
+
+
+def scenes_of_split(split: Split) -> dict[str, Scene]:
+    """The samples of a converted split by token.
+
+    Raises:
+        ValueError: if it has no classes of nuScenes or no poses.
+    """
+    own = split.vocabulary.classes["boxes_3d"]
+    if unknown := [name for name in own if name not in CLASSES]:
+        raise ValueError(f"the split has the class {unknown[0]}, which nuScenes does not have")
+    return dict(_scenes(split, np.array([CLASSES.index(name) for name in own], np.int64)))
+
+
+def _scenes(split: Split, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Scene]]:
+    own = split.vocabulary.classes["boxes_3d"]
+    for sample in SplitData(split).samples(0, split.num_samples, images=False):
+        value = sample.annotations.get("boxes_3d")
+        calibration = sample.inputs["points"].calibration
+        if value is None:
+            continue
+        if calibration.ego_to_global is None or calibration.lidar_to_ego is None:
+            raise ValueError(
+                f"{sample.key} of the split has no pose of the vehicle, and the boxes of a results "
+                "file are in the global frame"
+            )
+        place = Place.of(calibration)
+        truth = object_columns(value, own, place)
+        yield (
+            calibration.notes.get("token", sample.key),
+            Scene(
+                truth=truth.renumbered(numbers),
+                vehicle=place.vehicle,
+                racks=racks_of(value, place),
+            ),
+        )

@@ -1,0 +1,147 @@
+"""What all files of point clouds share: names and numbers of points, within limits."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.inputs.input import TooLargeError
+from mtl_ray.inputs.point_cloud import MAX_FEATURES, PointCloud
+
+NAMES = ("x", "y", "z", "intensity", "ring", "time")
+"""The names of the numbers of a point in files that do not say them, by place."""
+
+LONGEST_TIME = 1e6
+"""Larger numbers are a clock or no seconds, and no lag that a network could read."""
+
+MAX_HEADER_BYTES = 65_536
+"""The longest header of a file."""
+
+_ALIASES = {
+    "i": "intensity",
+    "reflectivity": "intensity",
+    "reflectance": "intensity",
+    "remission": "intensity",
+    "channel": "ring",
+    "laser_id": "ring",
+    "t": "time",
+    "timestamp": "time",
+    "time_lag": "time",
+}
+_IGNORED = frozenset({"rgb", "rgba", "_", "padding"})  # bits of colours and gaps, not numbers
+
+
+def feature_names(count: int) -> tuple[str, ...]:
+    """Names for ``count`` numbers of a point."""
+    return (*NAMES, *(f"f{place}" for place in range(len(NAMES), count)))[:count]
+
+
+def check_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The points.
+
+    Raises:
+        ValueError: if a coordinate is not a finite number.
+    """
+    invalid = int((~np.isfinite(points)).any(axis=1).sum())
+    if invalid:
+        raise ValueError(f"{invalid} of {len(points)} points have a NaN or infinite number")
+    return points
+
+
+def check_size(points: int, numbers: int, limit: int) -> None:
+    """Compares what a header claims with the limit, before memory is taken.
+
+    Args:
+        points: of the cloud.
+        numbers: of each point.
+        limit: the most numbers of a cloud.
+
+    Raises:
+        TooLargeError: if there are more.
+    """
+    if points * numbers > limit:
+        raise TooLargeError(
+            f"the file has {points:,} points of {numbers} numbers, more than the {limit:,} numbers "
+            f"allowed"
+        )
+
+
+def whole_number(text: str, what: str) -> int:
+    """A number of a header.
+
+    Raises:
+        ValueError: if it is none, or has more than 12 digits.
+    """
+    if not re.fullmatch(r"[0-9]{1,12}", text):
+        raise ValueError(f"{what} is {text[:40]!r}, not a whole number")
+    return int(text)
+
+
+def cloud_of_columns(names: Sequence[str], columns: Sequence[NDArray[np.generic]]) -> PointCloud:
+    """A cloud of named columns: x, y, z first, then intensity, ring and time, then the others in
+    their order, all under the names that this project uses.
+
+    Args:
+        names: as the file has them.
+        columns: (N,) numbers each, of any real type.
+
+    Raises:
+        ValueError: if x, y or z is missing, a name appears twice, there are too many columns, or a
+            number is not finite.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, column in zip(names, columns, strict=True):
+        short = re.sub(r"\W", "_", name.lower().removeprefix("scalar_"))[:64]
+        if short in _IGNORED:
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite and is refused
+            values = column.astype(np.float32)
+        feature = _ALIASES.get(short, short)
+        if feature == "time" and (np.abs(values) > LONGEST_TIME).any():
+            feature = "timestamp"
+        if feature in found:
+            raise ValueError(f"the file has more than one field {feature}")
+        found[feature] = values
+    missing = [name for name in "xyz" if name not in found]
+    if missing:
+        raise ValueError(f"the file has no field {', '.join(missing)}")
+    if len(found) > MAX_FEATURES:
+        raise ValueError(f"the file has {len(found)} fields, more than the {MAX_FEATURES} allowed")
+    order = sorted(found, key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))
+    points = np.stack([found[name] for name in order], axis=1)
+    return PointCloud(points=check_points(points), features=tuple(order))
+
+
+def columns_of_text(body: bytes, points: int, numbers: int) -> NDArray[np.float64]:
+    """(points, numbers) of lines of text; further lines are not read.
+
+    Raises:
+        ValueError: if there are fewer lines, or a line has other numbers.
+    """
+    if not points:
+        return np.zeros((0, numbers), np.float64)
+    lines = body.decode("ascii", "replace").splitlines()
+    filled = [line for line in lines if line.strip()][:points]
+    if len(filled) < points:
+        raise ValueError(f"the file has {len(filled)} lines of points, its header says {points}")
+    try:
+        values = np.loadtxt(filled, np.float64, comments=None, ndmin=2)
+    except ValueError as error:
+        raise ValueError("a line of points has something that is not a number") from error
+    if values.shape != (points, numbers):
+        raise ValueError(f"a line has {values.shape[1]} numbers, the header says {numbers}")
+    return values
+
+
+def records_of_bytes(body: bytes, points: int, row: np.dtype[np.void]) -> NDArray[np.void]:
+    """(points,) records of binary data; what follows is not read.
+
+    Raises:
+        ValueError: if there are fewer bytes.
+    """
+    if len(body) < points * row.itemsize:
+        raise ValueError(
+            f"the file has {len(body):,} bytes of points, its header says {points * row.itemsize:,}"
+        )
+    return np.frombuffer(body, row, count=points)

@@ -1,0 +1,225 @@
+"""The metric of detection in point clouds: KITTI's average precision and nuScenes' scores."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.inputs.point_cloud import Calibration
+from mtl_ray.samples import Sample
+from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall
+from mtl_ray.tasks.lidar.confusion import MIN_SCORE, MatchRule, object_confusion
+from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.lidar.kitti import KittiTable, kitti_table
+from mtl_ray.tasks.lidar.kitti_columns import KittiFrame, columns_of
+from mtl_ray.tasks.lidar.kitti_frames import kitti_frame
+from mtl_ray.tasks.lidar.kitti_keys import by_class, main_precision, named_figures
+from mtl_ray.tasks.lidar.kitti_levels import MODERATE, count_line
+from mtl_ray.tasks.lidar.kitti_overlaps import AREAS
+from mtl_ray.tasks.lidar.nuscenes import ERROR_DISTANCE, ERRORS, NuscenesTable, nuscenes_table
+from mtl_ray.tasks.lidar.nuscenes_columns import NuscenesFrame
+from mtl_ray.tasks.lidar.nuscenes_columns import columns_of as nuscenes_columns_of
+from mtl_ray.tasks.lidar.nuscenes_columns import count_line as nuscenes_count_line
+from mtl_ray.tasks.lidar.nuscenes_frames import nuscenes_frame
+
+Benchmark = Literal["kitti", "nuscenes"]
+
+
+class MeasuredFrame(NamedTuple):
+    """One cloud: its key, the benchmark of its data, and what each metric reads; None for a metric
+    whose rules the data cannot follow.
+    """
+
+    key: str
+    benchmark: str
+    kitti: KittiFrame | None
+    nuscenes: NuscenesFrame | None
+
+
+class Tables(NamedTuple):
+    """The results of both metrics; None without a frame."""
+
+    kitti: KittiTable | None
+    nuscenes: NuscenesTable | None
+
+
+class Detection3dMetric:
+    """Keeps the objects and detections of each cloud; the metrics run when a result is asked for.
+
+    Data of nuScenes is measured by nuScenes' rules, all other data by both. Detections of a class
+    that the dataset of a cloud does not know (``Sample.known_classes``) are left out.
+    """
+
+    main = "mAP"
+    lower_is_better: frozenset[str] = frozenset(f"m{name}" for name in ERRORS)
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.frames: list[MeasuredFrame] = []
+        self._tables: Tables | None = None
+
+    def update(self, sample: Sample, prediction: Detections3d) -> None:
+        """Keeps one cloud; one whose objects are not annotated is left out."""
+        truth: Boxes3d | None = sample.annotations.get("boxes_3d")
+        if truth is None:
+            return
+        points = sample.inputs.get("points")
+        calibration = Calibration() if points is None else points.calibration
+        found = _of_known_classes(prediction, sample)
+        of_nuscenes = calibration.benchmark == "nuscenes"
+        self.add(
+            MeasuredFrame(
+                key=sample.key,
+                benchmark=calibration.benchmark,
+                kitti=None if of_nuscenes else kitti_frame(truth, found, self.names, calibration),
+                nuscenes=nuscenes_frame(truth, found, self.names, calibration),
+            )
+        )
+
+    def add(self, frame: MeasuredFrame) -> None:
+        """Keeps a cloud that was read in another way."""
+        self._tables = None
+        self.frames.append(frame)
+
+    def merge(self, other: Self) -> None:
+        """Adds the clouds of ``other``."""
+        self._tables = None
+        self.frames += other.frames
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """Whose metric is the main one: that of nuScenes if a cloud is of it."""
+        of_nuscenes = any(frame.benchmark == "nuscenes" for frame in self.frames)
+        only = bool(self.frames) and all(frame.kitti is None for frame in self.frames)
+        return "nuscenes" if of_nuscenes or only else "kitti"
+
+    def result(self) -> Mapping[str, float]:
+        """``mAP``: of nuScenes, or the mean 3-D AP40 (moderate, strict) / 100 over the classes with
+        an object that counts; then those of KITTI (``KITTI/Car_3D_AP40_moderate_strict``, percent,
+        0 for a class without objects as in the original) and of nuScenes (``mAP_nuscenes``,
+        ``NDS``, ``mATE``, ...). NaN without a cloud.
+        """
+        tables = self._measured()
+        result = {"mAP": float("nan")}
+        if tables.kitti is not None:
+            result |= named_figures(tables.kitti)
+        if tables.nuscenes is not None:
+            measured = tables.nuscenes
+            result |= {
+                "mAP_nuscenes": measured.mean_ap,
+                "NDS": measured.score,
+                **{f"m{name}": value for name, value in measured.mean_errors.items()},
+            }
+        if self.benchmark == "nuscenes":
+            result["mAP"] = result.get("mAP_nuscenes", float("nan"))
+        elif tables.kitti is not None and tables.kitti.objects[:, MODERATE].any():
+            found = tables.kitti.objects[:, MODERATE] > 0
+            result["mAP"] = float(main_precision(tables.kitti)[found].mean() / 100)
+        return result
+
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """By class: AP40 of KITTI (moderate, strict, percent), AP and errors of nuScenes, and the
+        number of objects that count in the main metric.
+        """
+        tables = self._measured()
+        rows: dict[str, dict[str, float]] = {name: {} for name in self.names}
+        for c, name in enumerate(self.names):
+            if tables.kitti is not None:
+                rows[name] |= by_class(tables.kitti, c)
+            if tables.nuscenes is not None:
+                measured = tables.nuscenes
+                rows[name]["AP_nuscenes"] = float(measured.average_precision[c].mean())
+                rows[name] |= dict(zip(ERRORS, measured.errors[c].tolist(), strict=True))
+            rows[name]["objects"] = self._objects(tables, c)
+        return rows
+
+    def charts(self) -> Charts:
+        """Precision-recall curves of the main metric: in space, moderate and strict, of KITTI;
+        within 2 m of nuScenes. The confusion matches by overlap from above, or within 2 m.
+        """
+        tables = self._measured()
+        if self.benchmark == "nuscenes" and tables.nuscenes is not None:
+            curves, note = tables.nuscenes.precision[:, ERROR_DISTANCE], "centres within 2 m"
+        elif tables.kitti is not None:
+            samples = np.ceil(RECALLS * 40 - 1e-9).astype(np.int64)
+            curves = tables.kitti.precision[:, AREAS.index("3D"), MODERATE, 0][:, samples]
+            note = "KITTI 3D, moderate, strict"
+        else:
+            curves, note = np.full((len(self.names), len(RECALLS)), np.nan), ""
+        counted = [self._objects(tables, c) > 0 for c in range(len(self.names))]
+        curves = np.where(np.array(counted, np.bool_)[:, None], curves, np.nan)
+        confused = any(frame.nuscenes is not None for frame in self.frames)
+        return Charts(
+            confusion=self.confusion(MIN_SCORE, self._rule()) if confused else None,
+            precision_recall=PrecisionRecall(names=self.names, precision=curves, note=note),
+        )
+
+    def confusion(self, min_score: float, rule: MatchRule) -> Confusion:
+        """Which classes are taken for which; see ``confusion.object_confusion``."""
+        frames = [each.nuscenes for each in self._ordered() if each.nuscenes is not None]
+        return object_confusion(frames, self.names, min_score=min_score, rule=rule)
+
+    def notes(self) -> Sequence[str]:
+        """How many objects of each class count, and why the others do not, by the main metric."""
+        frames = self._ordered()
+        if self.benchmark == "nuscenes":
+            samples = [each.nuscenes.truth for each in frames if each.nuscenes is not None]
+            objects = nuscenes_columns_of(samples)
+            return [nuscenes_count_line(objects, c, name) for c, name in enumerate(self.names)]
+        truth = columns_of([each.kitti.truth for each in frames if each.kitti is not None])
+        lines = [count_line(truth, name) for name in self.names]
+        if len(truth) and np.isinf(truth.heights).all():
+            lines.append(
+                "the data has no boxes in an image and no camera, so all objects that are not "
+                "marked as occluded or cut off count at every level; 2D figures are 0"
+            )
+        return lines
+
+    def _rule(self) -> MatchRule:
+        return MatchRule(metres=2.0) if self.benchmark == "nuscenes" else MatchRule(overlap=0.5)
+
+    def _objects(self, tables: Tables, c: int) -> int:
+        if self.benchmark == "nuscenes":
+            return 0 if tables.nuscenes is None else int(tables.nuscenes.objects[c])
+        return 0 if tables.kitti is None else int(tables.kitti.objects[c, MODERATE])
+
+    def _ordered(self) -> list[MeasuredFrame]:
+        """By key, with numbers in it by value: the order of equal scores does not depend on how
+        the frames were merged.
+        """
+        return sorted(self.frames, key=lambda frame: _by_value(frame.key))
+
+    def _measured(self) -> Tables:
+        if self._tables is None:
+            frames = self._ordered()
+            kitti = [frame.kitti for frame in frames if frame.kitti is not None]
+            nuscenes = [frame.nuscenes for frame in frames if frame.nuscenes is not None]
+            self._tables = Tables(
+                kitti=kitti_table(kitti, self.names) if kitti else None,
+                nuscenes=nuscenes_table(nuscenes, self.names) if nuscenes else None,
+            )
+        return self._tables
+
+
+def _of_known_classes(prediction: Detections3d, sample: Sample) -> Detections3d:
+    known: NDArray[np.bool_] | None = sample.known_classes.get("boxes_3d")
+    if known is None or known[prediction.classes].all():
+        return prediction
+    kept = known[prediction.classes]
+    return replace(
+        prediction,
+        boxes=prediction.boxes[kept],
+        scores=prediction.scores[kept],
+        classes=prediction.classes[kept],
+        velocity=None if prediction.velocity is None else prediction.velocity[kept],
+    )
+
+
+def _by_value(key: str) -> list[str | int]:
+    return [
+        int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))
+    ]

@@ -1,0 +1,174 @@
+"""``analyze eval-metric`` on result files of KITTI and nuScenes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.analyze.eval_metric import main
+from mtl_ray.analysis.eval_metric_kitti import read_file
+from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
+from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
+from mtl_ray.tasks.lidar.nuscenes_columns import Columns, Racks
+
+LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
+
+
+def folders(tmp_path: Path, frames: int = 3, moved: float = 0.0) -> tuple[Path, Path]:
+    """A label folder and a result folder; each frame has 15 cars, all found."""
+    labels, results = tmp_path / "training" / "label_2", tmp_path / "results"
+    labels.mkdir(parents=True)
+    results.mkdir()
+    for frame in range(frames):
+        places = [10 + 6 * number for number in range(15)]
+        lines = [LINE.format(z=z) for z in places]
+        (labels / f"{frame:06}.txt").write_text("\n".join(lines))
+        found = [LINE.format(z=z + moved) + f" 0.{z}" for z in places]
+        (results / f"{frame:06}.txt").write_text("\n".join(found) + "\n")
+    return labels, results
+
+
+def test_perfect_results_and_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, results = folders(tmp_path)
+    out = tmp_path / "out.json"
+    command = [str(results), "--data", str(labels.parent), "--json", str(out)]
+    assert main([*command, "--classes", "Car"]) == 0
+    printed = capsys.readouterr().out
+    assert "KITTI Car: 45 easy, 45 moderate, 45 hard of 45 objects count" in printed
+    assert "Car 3D  AP40 strict    100.0000" in printed
+    content = json.loads(out.read_text())
+    assert content["KITTI/Car_3D_AP40_moderate_strict"] == pytest.approx(100)
+    assert content["KITTI/Car_AOS_AP11_easy_loose"] == pytest.approx(100)
+    assert content["mAP"] == pytest.approx(1)
+    assert content["facts"]["samples"] == 3
+
+
+def test_thresholds_divide_strict_from_loose(tmp_path: Path) -> None:
+    labels, results = folders(tmp_path, moved=1.0)  # IoU 2.9 / 4.9 along the heading
+    figures = eval_lidar(str(results), str(labels)).report.figures
+    assert figures["KITTI/Car_3D_AP40_moderate_strict"] == 0
+    assert figures["KITTI/Car_3D_AP40_moderate_loose"] == pytest.approx(100)
+    assert figures["KITTI/Car_2D_AP40_moderate_strict"] == pytest.approx(100)
+    assert figures["KITTI/Overall_2D_AP40_moderate"] == pytest.approx(100 / 3)
+    assert figures["mAP"] == 0
+
+
+def test_labels_without_results_are_left_out_and_said(tmp_path: Path) -> None:
+    labels, results = folders(tmp_path)
+    (results / "000002.txt").unlink()
+    found = eval_lidar(str(results), str(labels))
+    assert found.report.facts["samples"] == 2
+    assert "1 label files have no result file and were left out" in found.notes
+    (results / "000001.txt").write_text("")  # a frame without detections counts
+    assert eval_lidar(str(results), str(labels)).report.facts["samples"] == 2
+    (results / "000009.txt").write_text("")
+    with pytest.raises(ValueError, match="1 frames without a label file"):
+        eval_lidar(str(results), str(labels))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (LINE.format(z=20), "15 columns; it must have 16 columns, the last is the score"),
+        (LINE.format(z=20) + " high", "a column is no number"),
+        (LINE.format(z="nan") + " 0.5", "a number is not finite"),
+        ("Car", "1 columns"),
+    ],
+)
+def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str) -> None:
+    file = tmp_path / "000001.txt"
+    file.write_text(f"{LINE.format(z=9)} 0.5\n\n{line}\n")
+    with pytest.raises(ValueError, match=problem) as raised:
+        read_file(str(file), scored=True)
+    assert f"{file}, line 3" in str(raised.value)
+
+
+def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
+    """Every object is found, so AP40 is as high as the few objects let it be."""
+    labels = shared_data / "lidar_kitti_samples" / "training" / "label_2"
+    for file in labels.iterdir():
+        lines = [line for line in file.read_text().splitlines() if "DontCare" not in line]
+        scored = [f"{line} 0.{90 - number}" for number, line in enumerate(lines)]
+        (tmp_path / file.name).write_text("\n".join(scored))
+    figures = eval_lidar(str(tmp_path), str(labels)).report.figures
+    assert figures["KITTI/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(12.5)  # 6 of them
+    assert figures["exact/Pedestrian_3D_AP40_moderate_strict"] == pytest.approx(100)
+    assert figures["exact/Car_BEV_AP40_moderate_loose"] == pytest.approx(100)
+
+
+def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[str, object]]]:
+    """A sample far from the origin, and its objects as entries of a results file."""
+    vehicle = np.array([600.0, 1600.0, 0.0])
+    labels = rng.integers(0, len(CLASSES), count)
+    centres = vehicle + rng.uniform(-20, 20, (count, 3))
+    sizes, yaw = rng.uniform(0.5, 4, (count, 3)), rng.uniform(-3, 3, count)
+    velocity = rng.normal(0, 2, (count, 2))
+    none = np.zeros((0, 3))
+    racks = Racks(centres=none, rotations=np.zeros((0, 3, 3)), sizes=none)
+    truth = Columns(
+        classes=labels,
+        centres=centres,
+        sizes=sizes,
+        yaw=yaw,
+        velocity=velocity,
+        attributes=np.full(count, "vehicle.parked"),
+        scores=np.zeros(count),
+        state=np.zeros(count, np.int64),
+        frames=np.zeros(count, np.int64),
+    )
+    boxes: list[dict[str, object]] = [
+        {
+            "sample_token": "t",
+            "translation": centres[row].tolist(),
+            "size": sizes[row, [1, 0, 2]].tolist(),
+            "rotation": [float(np.cos(yaw[row] / 2)), 0, 0, float(np.sin(yaw[row] / 2))],
+            "velocity": velocity[row].tolist(),
+            "detection_name": CLASSES[labels[row]],
+            "detection_score": 0.9 - 0.01 * row,
+            "attribute_name": "vehicle.parked",
+        }
+        for row in range(count)
+    ]
+    judged = truth.judged(CLASSES, vehicle, racks)
+    return Scene(truth=judged, vehicle=vehicle, racks=racks), boxes
+
+
+def test_nuscenes_results_without_error(tmp_path: Path) -> None:
+    known, boxes = scene(np.random.default_rng(0), 200)
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"meta": {}, "results": {"t": boxes}}))
+    assert is_lidar_result(str(file))
+    metric, notes = measure_results(str(file), {"t": known, "other": known})
+    figures = metric.result()
+    assert figures["NDS"] == pytest.approx(1)
+    assert figures["mAP"] == pytest.approx(1)
+    assert notes == ["1 samples have no results and were left out"]
+    with pytest.raises(ValueError, match="1 samples that the data does not have, such as t"):
+        measure_results(str(file), {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"detection_name": "tree"},
+        {"size": [1, 0, 1]},
+        {"translation": [1, 2]},
+        {"rotation": [0, 0, 0, 0]},
+        {"detection_score": None},
+    ],
+)
+def test_damaged_results_are_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    known, boxes = scene(np.random.default_rng(0))
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {"t": [boxes[0] | change, *boxes[1:]]}}))
+    with pytest.raises(ValueError, match="sample t: a box has"):
+        measure_results(str(file), {"t": known})
+    file.write_text(json.dumps({"results": {"t": boxes * 50}}))
+    with pytest.raises(ValueError, match="more than 500"):
+        measure_results(str(file), {"t": known})
+    file.write_text(json.dumps({"boxes": []}))
+    with pytest.raises(ValueError, match="no results file of nuScenes"):
+        measure_results(str(file), {"t": known})

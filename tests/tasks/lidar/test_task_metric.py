@@ -1,0 +1,137 @@
+"""The metric of a task of boxes in space: frames in, figures out, in any order."""
+
+import numpy as np
+import pytest
+
+from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.samples import Sample
+from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.lidar.metric import Detection3dMetric
+
+CLASSES = ("Car", "Pedestrian", "Cyclist")
+SIZES = np.array([(3.9, 1.6, 1.5), (0.8, 0.6, 1.75), (1.8, 0.6, 1.7)])
+AXES = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+CAMERA = Camera(
+    name="image_2",
+    width=1242,
+    height=375,
+    lidar_to_camera=AXES,
+    projection=np.array([[720.0, 0, 621, 0], [0, 720, 187, 0], [0, 0, 1, 0]]),
+)
+KITTI = Calibration(benchmark="kitti", cameras=(CAMERA,))
+NUSCENES = Calibration(
+    benchmark="nuscenes",
+    lidar_to_ego=np.array([[0.0, 1, 0, 0.9], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]]),
+    ego_to_global=np.array([[0.6, -0.8, 0, 400], [0.8, 0.6, 0, 1100], [0, 0, 1, 0], [0, 0, 0, 1]]),
+)
+
+
+def frame(
+    seed: int, calibration: Calibration, *, copies: float = 1.5
+) -> tuple[Sample, Detections3d]:
+    """A cloud without points, with objects and detections of them."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(3, 14))
+    labels = rng.integers(0, 3, count)
+    place = rng.uniform((6, -8, -1.2), (45, 8, -0.6), (count, 3))
+    boxes = np.column_stack([place, SIZES[labels], rng.uniform(-3, 3, count)])
+    names = [*(CLASSES[each] for each in labels), "Van", "DontCare"]
+    extra = np.array([[30, 0, -1, 5, 2, 2, 0], [np.nan] * 7])
+    truth = Boxes3d.of(
+        np.vstack([boxes, extra]),
+        names,
+        CLASSES,
+        boxes_2d=np.vstack([np.full((count + 1, 4), np.nan), (0, 0, 90, 90)]).astype(np.float32),
+        num_points=rng.integers(0, 20, count + 2),
+    )
+    of = np.repeat(np.arange(count), rng.poisson(copies, count))
+    found = Detections3d(
+        boxes=(boxes[of] + rng.normal(0, 0.15, (len(of), 7))).astype(np.float32),
+        scores=rng.random(len(of)).astype(np.float32),
+        classes=labels[of],
+        velocity=rng.normal(0, 1, (len(of), 2)).astype(np.float32),
+    )
+    cloud = PointCloud(points=np.zeros((0, 4), np.float32), calibration=calibration)
+    sample = Sample(
+        key=f"{seed}",
+        inputs={"points": encoded_points(cloud)},
+        annotations={"boxes_3d": truth},
+    )
+    return sample, found
+
+
+def measured(frames: list[tuple[Sample, Detections3d]]) -> Detection3dMetric:
+    metric = Detection3dMetric(CLASSES)
+    for sample, found in frames:
+        metric.update(sample, found)
+    return metric
+
+
+@pytest.mark.parametrize("calibration", [KITTI, NUSCENES, Calibration()])
+def test_merged_parts_equal_one_pass(calibration: Calibration) -> None:
+    frames = [frame(seed, calibration) for seed in range(12)]
+    whole = measured(frames)
+    parts = [measured(frames[start::3]) for start in (2, 0, 1)]
+    parts[0].merge(parts[1])
+    parts[0].merge(parts[2])
+    assert dict(parts[0].result()) == pytest.approx(dict(whole.result()), nan_ok=True, abs=0)
+    assert parts[0].notes() == whole.notes()
+    assert 0 < whole.result()["mAP"] < 1
+    curves = whole.charts().precision_recall
+    assert curves is not None
+    assert curves.precision.shape == (3, 101)
+
+
+def test_main_figure_is_that_of_the_benchmark() -> None:
+    kitti = measured([frame(seed, KITTI) for seed in range(9)])
+    figures = kitti.result()
+    named = [figures[f"KITTI/{name}_3D_AP40_moderate_strict"] for name in CLASSES]
+    assert figures["mAP"] == pytest.approx(np.mean(named) / 100)
+    assert figures["mAP"] == pytest.approx(figures["KITTI/Overall_3D_AP40_moderate"] / 100)
+    assert {"NDS", "mATE", "mAP_nuscenes"} <= set(figures)
+    nuscenes = measured([frame(seed, NUSCENES) for seed in range(9)])
+    figures = nuscenes.result()
+    assert figures["mAP"] == figures["mAP_nuscenes"]
+    assert not any(name.startswith("KITTI") for name in figures)
+    assert "mATE" in nuscenes.lower_is_better
+    assert nuscenes.per_class()["Car"]["objects"] > 0
+
+
+def test_the_pose_of_the_vehicle_changes_nothing_but_ranges() -> None:
+    plain = Calibration(benchmark="nuscenes")
+    one, other = (
+        measured([frame(seed, each) for seed in range(9)]).result() for each in (plain, NUSCENES)
+    )
+    assert one["mATE"] == pytest.approx(other["mATE"], abs=1e-5)
+    assert one["mAVE"] == pytest.approx(other["mAVE"], abs=1e-5)
+    assert one["mAOE"] == pytest.approx(other["mAOE"], abs=1e-5)
+
+
+def test_detections_outside_the_image_are_dropped() -> None:
+    sample, _ = frame(0, KITTI)
+    behind = Detections3d(
+        boxes=np.array([[-20, 0, -1, 4, 2, 1.5, 0], [20, 0, -1, 4, 2, 1.5, 0]], np.float32),
+        scores=np.array([0.9, 0.8], np.float32),
+        classes=np.zeros(2, np.int64),
+    )
+    (kept,) = measured([(sample, behind)]).frames
+    assert kept.kitti is not None
+    assert len(kept.kitti.found) == 1
+    (kept,) = measured([(frame(0, Calibration())[0], behind)]).frames
+    assert kept.kitti is not None
+    assert len(kept.kitti.found) == 2
+
+
+def test_notes_say_what_counts() -> None:
+    lines = measured([frame(0, Calibration())]).notes()
+    assert lines[0].startswith("KITTI Car: ")
+    assert "1 of the class van cost nothing" in lines[0]
+    assert measured([frame(0, NUSCENES)]).notes()[0].startswith("nuScenes Car: ")
+
+
+def test_nothing_annotated_is_nan() -> None:
+    sample, found = frame(0, KITTI)
+    metric = measured([(sample.with_annotations(boxes_3d=None), found)])
+    assert np.isnan(metric.result()["mAP"])
+    assert metric.charts().precision_recall is not None
