@@ -5,20 +5,21 @@ Every error is one sentence as JSON.
 """
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.batch_workers import BatchWorkers
-from mtl_ray.serving.bodies import body_limit, is_plain, read_body
+from mtl_ray.serving.bodies import AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.keys import ONLY_KEY, ApiKey, Gate
+from mtl_ray.serving.metrics import Metrics, added, exposition, series
 from mtl_ray.serving.openapi import openapi_document
+from mtl_ray.serving.records import RequestLog, record_of, recorded
 from mtl_ray.serving.reply import (
     JSON,
     Reply,
@@ -28,7 +29,9 @@ from mtl_ray.serving.reply import (
     join_replies,
     preflight_headers,
 )
+from mtl_ray.serving.report import Exchange, ReplicaReport, alone, statistics_reply
 from mtl_ray.serving.service import PredictionRequest, Service
+from mtl_ray.serving.versions import Generation, open_predictors
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -39,7 +42,7 @@ DRAIN_BYTES = 64_000_000
 """Most bytes beyond the limit that are read and dropped: many clients read the answer only after
 they have sent the whole body.
 """
-PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
+PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models", "/metrics")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
     "'unsafe-inline'; "
@@ -58,36 +61,99 @@ class App:
         service: makes the answers.
         config: limits.
         parallel: concurrent calls of each model.
-        api_key: the key that ``/models`` and ``/predictions`` require as ``Authorization: Bearer``;
-            None for no key.
+        api_key: the key that all but the pages require as ``Authorization: Bearer``; None for no
+            key.
+        keys: several keys, by name.
+        exchange: gives the reports of all replicas for that of this one.
     """
 
     def __init__(
-        self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None
+        self,
+        service: Service,
+        config: ServeConfig,
+        parallel: int,
+        api_key: str | None = None,
+        *,
+        keys: Mapping[str, ApiKey] | None = None,
+        exchange: Exchange = alone,
     ) -> None:
-        self.service = service
-        self.config = config
-        self.api_key = api_key
-        self.limit = config.max_queued + parallel
-        self.workers: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
-            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name)
-            for name in service.predictors
-        }
+        self.current = Generation(service, config, parallel)
+        self.gate = Gate(keys or ({} if api_key is None else {ONLY_KEY: ApiKey(key=api_key)}))
+        self.metrics = Metrics()
+        self.log = RequestLog(config.request_log)
+        self.exchange = exchange
         self.active = 0
+
+    @property
+    def service(self) -> Service:
+        """Makes the answers now."""
+        return self.current.service
+
+    @property
+    def config(self) -> ServeConfig:
+        """The limits now."""
+        return self.current.config
+
+    @property
+    def limit(self) -> int:
+        """Most requests and files in work and waiting."""
+        return self.current.limit
+
+    @property
+    def workers(self) -> Mapping[str, BatchWorkers[PredictionRequest, Reply]]:
+        """The threads of each model."""
+        return self.current.workers
 
     def close(self) -> None:
         """Ends the threads of all models."""
-        for workers in self.workers.values():
-            workers.close()
+        self.current.close()
+
+    def update(
+        self, config: ServeConfig, parallel: int, keys: Mapping[str, ApiKey] | None = None
+    ) -> None:
+        """Serves something else from now on. Requests that have begun end as they began, and none
+        waits: the new models are opened first. Called from another thread than the server's.
+
+        Raises:
+            FileNotFoundError, ValueError: if a model cannot be opened; nothing has changed then.
+        """
+        before = self.current
+        try:
+            predictors = open_predictors(config, before.service.predictors, before.config)
+            service = Service(predictors, config, before.service.statistics)
+        except (OSError, ValueError, RuntimeError):
+            self.metrics.count("mtl_ray_updates_total", result="failed")
+            raise
+        self.current = Generation(service, config, parallel)
+        if keys is not None and keys != self.gate.keys:
+            replicas, self.gate = self.gate.replicas, Gate(keys)
+            self.gate.replicas = replicas
+        self.metrics.count("mtl_ray_updates_total", result="done")
+        before.retire(before.config.timeout_s)
+
+    def report(self) -> ReplicaReport:
+        """The counts of this replica."""
+        gauges = {"mtl_ray_replicas": 1.0, "mtl_ray_active": float(self.active)}
+        for name in self.current.routes.names:
+            for version, key in self.current.routes.versions_of(name).items():
+                labels = {"model": name, **({"version": version} if version else {})}
+                gauges[series("mtl_ray_queue", **labels)] = float(len(self.workers[key]))
+        return ReplicaReport(
+            metrics={**self.metrics.snapshot(), **gauges},
+            statistics=self.service.counted(),
+        )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
+            scope = recorded(scope)
             reply = await self._reply(scope, receive)
+            record = record_of(scope)
             headers = {
                 **reply.headers,
+                **record.headers(),
                 **cors_headers(_text(scope, b"origin"), self.config.cors_origins),
             }
             head = [
@@ -99,6 +165,9 @@ class App:
             ]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
+            if scope["path"].startswith("/predictions/") or record.model:
+                self.metrics.request(record.model, record.version, reply.status, record.seconds)
+            self.log.write(scope, reply)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         try:
@@ -112,7 +181,8 @@ class App:
     async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         path: str = scope["path"].rstrip("/") or "/"
         predicts = path.startswith("/predictions/")
-        if not predicts and path not in PAGES:
+        counted = path.startswith("/models/") and path.endswith("/statistics")
+        if not predicts and not counted and path not in PAGES:
             raise RequestError(404, f"there is nothing at {path}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
@@ -120,10 +190,18 @@ class App:
         _allow(scope, *methods)
         if predicts:
             self._check_key(scope)
+            self._check_rate(scope)
             return await self._predict(path.removeprefix("/predictions/"), scope, receive)
-        if path == "/models":
+        if counted or path in ("/models", "/metrics"):
             self._check_key(scope)
+        if path == "/models":
             return as_json(self.service.models())
+        if counted or path == "/metrics":
+            reports = await asyncio.to_thread(self.exchange, self.report())
+            if path == "/metrics":
+                return exposition(added(each.metrics for each in reports))
+            model = path.removeprefix("/models/").removesuffix("/statistics")
+            return statistics_reply(self.service, model, reports)
         if path == "/openapi.json":
             return as_json(openapi_document(self.service.predictors.values()))
         return (
@@ -140,53 +218,86 @@ class App:
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
     def _check_key(self, scope: Mapping[str, Any]) -> None:
-        given = _header(scope, b"authorization")
-        if self.api_key is not None and not hmac.compare_digest(
-            given, b"Bearer " + self.api_key.encode()
-        ):
-            raise RequestError(
-                401,
-                "this server requires its key in the header Authorization: Bearer KEY",
-                WWW_Authenticate="Bearer",
-            )
+        record_of(scope).key = self.gate.name_of(_header(scope, b"authorization"))
 
-    async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        request = self.service.check_request(model, query, _text(scope, b"accept"))
+    def _check_rate(self, scope: Mapping[str, Any]) -> None:
+        name = record_of(scope).key
+        try:
+            self.gate.take(name)
+        except RequestError:
+            self.metrics.count("mtl_ray_limited_total", key=name)
+            raise
+
+    async def _predict(self, place: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
+        """The reply of a model.
+
+        Args:
+            place: MODEL or MODEL/versions/VERSION.
+            scope: of the request.
+            receive: gives its body.
+        """
+        with self.current as served:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+            model, named, version = place.partition("/versions/")
+            asked = query.pop("version", None) if model in served.routes.shares else None
+            record = record_of(scope)
+            choice = served.routes.choose(model, version if named else asked, record.id)
+            record.model, record.version = choice.model, choice.version
+            request = served.service.check_request(choice.key, query, _text(scope, b"accept"))
+            return await self._run(served, choice.key, request, scope, receive)
+
+    async def _run(
+        self,
+        served: Generation,
+        key: str,
+        request: PredictionRequest,
+        scope: Mapping[str, Any],
+        receive: Receive,
+    ) -> Reply:
+        """Reads the body of a checked request within the limits, and answers it."""
+        config, kind = served.config, served.service.predictors[key].canvas.input
         if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
-        if self.active >= self.limit:
+        if self.active >= served.limit:
             raise _too_many()
         self.active += 1
         try:
-            deadline = asyncio.get_running_loop().time() + self.config.timeout_s
+            deadline = asyncio.get_running_loop().time() + config.timeout_s
             data = await _in_time(
-                self._body(scope, receive, model), deadline, 408, "the body did not arrive in time"
+                _body(scope, receive, config, kind),
+                deadline,
+                408,
+                "the body did not arrive in time",
             )
             work = _while_connected(
-                self._answer(model, request, data, _text(scope, b"content-type")), receive
+                self._answer(served, key, request, data, _text(scope, b"content-type")), receive
             )
             del data  # the data of a refused or cancelled request is freed
             return await _in_time(
-                work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
+                work, deadline, 504, f"there was no answer within {config.timeout_s:g} s"
             )
         finally:
             self.active -= 1
 
     async def _answer(
-        self, model: str, request: PredictionRequest, data: bytes, content_type: str
+        self,
+        served: Generation,
+        key: str,
+        request: PredictionRequest,
+        data: bytes,
+        content_type: str,
     ) -> Reply:
         """The reply to a body of one or several files; each file is queued as its own item."""
-        kind = self.service.predictors[model].canvas.input
+        kind = served.service.predictors[key].canvas.input
+        workers = served.workers[key]
         if is_plain(data, content_type, kind):
-            return await self.workers[model].submit(replace(request, file=data))
-        body = await asyncio.to_thread(read_body, data, content_type, self.config, kind)
+            return await workers.submit(replace(request, file=data))
+        body = await asyncio.to_thread(read_body, data, content_type, served.config, kind)
         del data
-        workers = self.workers[model]
         if body.shape == "one":
             return await workers.submit(replace(request, file=body.files[0], id=body.ids[0]))
         more = len(body.files) - 1
-        if self.active + more > self.limit and self.active > 1:
+        if self.active + more > served.limit and self.active > 1:
             raise _too_many()
         self.active += more
         try:
@@ -204,48 +315,48 @@ class App:
         finally:
             self.active -= more
 
-    async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
-        kind = self.service.predictors[model].canvas.input
-        limit = body_limit(_text(scope, b"content-type"), self.config)
-        too_large = RequestError(
-            413,
-            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
-            "that are allowed",
-        )
-        stated = _header(scope, b"content-length")
-        if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
-            raise too_large
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more and size <= limit + DRAIN_BYTES:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RequestError(400, "the body ended too early")
-            chunk = message.get("body", b"")
-            size, more = size + len(chunk), message.get("more_body", False)
-            if size <= limit:
-                chunks.append(chunk)
-        if size > limit:
-            raise too_large
-        if not size and not kind.empty_files:
-            raise RequestError(
-                400,
-                f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
-            )
-        return b"".join(chunks)
-
 
 def open_app(
-    models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None
+    config: ServeConfig,
+    parallel: int,
+    keys: Mapping[str, ApiKey],
+    exchange: Exchange = alone,
 ) -> App:
-    """The application for bundles, by model name."""
-    predictors = {
-        name: BundlePredictor(
-            uri, threads=config.threads, batch=config.max_batch, engine=config.engine
+    """The application for the models and pipelines of a config."""
+    service = Service(open_predictors(config), config)
+    return App(service, config, parallel, keys=keys, exchange=exchange)
+
+
+async def _body(
+    scope: Mapping[str, Any], receive: Receive, config: ServeConfig, kind: AnyInput
+) -> bytes:
+    limit = body_limit(_text(scope, b"content-type"), config)
+    too_large = RequestError(
+        413,
+        f"the body is larger than the {config.max_body_bytes:,} bytes of {kind.noun}s "
+        "that are allowed",
+    )
+    stated = _header(scope, b"content-length")
+    if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
+        raise too_large
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more and size <= limit + DRAIN_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "the body ended too early")
+        chunk = message.get("body", b"")
+        size, more = size + len(chunk), message.get("more_body", False)
+        if size <= limit:
+            chunks.append(chunk)
+    if size > limit:
+        raise too_large
+    if not size and not kind.empty_files:
+        raise RequestError(
+            400,
+            f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
         )
-        for name, uri in models.items()
-    }
-    return App(Service(predictors, config), config, parallel, api_key)
+    return b"".join(chunks)
 
 
 async def _in_time(

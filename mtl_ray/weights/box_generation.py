@@ -58,7 +58,9 @@ def upgraded_boxes(
         return dict(tensors), ()
     anchors = len(tensors[directions[0]]) // 2 if directions else 0
     if anchors % _ROTATIONS:
-        raise ValueError(f"{directions[0]} is of {anchors} anchors, which are not two for each size")
+        raise ValueError(
+            f"{directions[0]} is of {anchors} anchors, which are not two for each size"
+        )
     changed = dict(tensors)
     for name, value in tensors.items():
         if match := _ANCHORED.fullmatch(name):
