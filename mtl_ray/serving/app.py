@@ -6,7 +6,16 @@ Every error is one sentence as JSON.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -120,7 +129,7 @@ class App:
         before = self.current
         try:
             predictors = open_predictors(config, before.service.predictors, before.config)
-            service = Service(predictors, config, before.service.statistics)
+            service = Service(predictors, config, before.service.kept_statistics(predictors))
         except (OSError, ValueError, RuntimeError):
             self.metrics.count("mtl_ray_updates_total", result="failed")
             raise
@@ -133,14 +142,14 @@ class App:
 
     def report(self) -> ReplicaReport:
         """The counts of this replica."""
+        served = self.current
         gauges = {"mtl_ray_replicas": 1.0, "mtl_ray_active": float(self.active)}
-        for name in self.current.routes.names:
-            for version, key in self.current.routes.versions_of(name).items():
+        for name in served.routes.names:
+            for version, key in served.routes.versions_of(name).items():
                 labels = {"model": name, **({"version": version} if version else {})}
-                gauges[series("mtl_ray_queue", **labels)] = float(len(self.workers[key]))
+                gauges[series("mtl_ray_queue", **labels)] = float(len(served.workers[key]))
         return ReplicaReport(
-            metrics={**self.metrics.snapshot(), **gauges},
-            statistics=self.service.counted(),
+            metrics={**self.metrics.snapshot(), **gauges}, statistics=served.service.counted()
         )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -189,11 +198,11 @@ class App:
             return self._options(scope, (*methods, "OPTIONS"))
         _allow(scope, *methods)
         if predicts:
-            self._check_key(scope)
+            self.check_key(scope)
             self._check_rate(scope)
             return await self._predict(path.removeprefix("/predictions/"), scope, receive)
         if counted or path in ("/models", "/metrics"):
-            self._check_key(scope)
+            self.check_key(scope)
         if path == "/models":
             return as_json(self.service.models())
         if counted or path == "/metrics":
@@ -217,7 +226,8 @@ class App:
         cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
-    def _check_key(self, scope: Mapping[str, Any]) -> None:
+    def check_key(self, scope: Mapping[str, Any]) -> None:
+        """Raises a RequestError 401 if no key of the server is in the headers."""
         record_of(scope).key = self.gate.name_of(_header(scope, b"authorization"))
 
     def _check_rate(self, scope: Mapping[str, Any]) -> None:
@@ -244,40 +254,63 @@ class App:
             choice = served.routes.choose(model, version if named else asked, record.id)
             record.model, record.version = choice.model, choice.version
             request = served.service.check_request(choice.key, query, _text(scope, b"accept"))
-            return await self._run(served, choice.key, request, scope, receive)
+            kind = served.service.predictors[choice.key].canvas.input
+            content_type = _text(scope, b"content-type")
+            return await self.with_body(
+                scope,
+                receive,
+                kind,
+                lambda data: self._answer(served, choice.key, request, data, content_type),
+            )
 
-    async def _run(
+    async def with_body(
         self,
-        served: Generation,
-        key: str,
-        request: PredictionRequest,
         scope: Mapping[str, Any],
         receive: Receive,
+        kind: AnyInput,
+        work: Callable[[bytes], Coroutine[Any, Any, Reply]],
     ) -> Reply:
-        """Reads the body of a checked request within the limits, and answers it."""
-        config, kind = served.config, served.service.predictors[key].canvas.input
+        """What some work makes of the body of a request, which waits for its turn and ends in time.
+
+        Args:
+            scope: of the request.
+            receive: gives the body.
+            kind: of the files in it.
+            work: makes the reply; it is cancelled when the client disconnects.
+
+        Raises:
+            RequestError: if the body or the time is over its limit, or too many requests wait.
+        """
         if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
-        if self.active >= served.limit:
+        with self.place() as deadline:
+            data = await _in_time(
+                self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
+            )
+            running = _while_connected(work(data), receive)
+            del data  # the data of a refused or cancelled request is freed
+            return await self.in_time(running, deadline)
+
+    @contextmanager
+    def place(self) -> Iterator[float]:
+        """A place among the waiting requests; gives its deadline on the clock of the event loop.
+
+        Raises:
+            RequestError: 503 if there is none.
+        """
+        if self.active >= self.limit:
             raise _too_many()
         self.active += 1
         try:
-            deadline = asyncio.get_running_loop().time() + config.timeout_s
-            data = await _in_time(
-                _body(scope, receive, config, kind),
-                deadline,
-                408,
-                "the body did not arrive in time",
-            )
-            work = _while_connected(
-                self._answer(served, key, request, data, _text(scope, b"content-type")), receive
-            )
-            del data  # the data of a refused or cancelled request is freed
-            return await _in_time(
-                work, deadline, 504, f"there was no answer within {config.timeout_s:g} s"
-            )
+            yield asyncio.get_running_loop().time() + self.config.timeout_s
         finally:
             self.active -= 1
+
+    async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
+        """The result of some work, or a RequestError 504."""
+        return await _in_time(
+            work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
+        )
 
     async def _answer(
         self,
@@ -315,6 +348,35 @@ class App:
         finally:
             self.active -= more
 
+    async def _body(self, scope: Mapping[str, Any], receive: Receive, kind: AnyInput) -> bytes:
+        limit = body_limit(_text(scope, b"content-type"), self.config)
+        too_large = RequestError(
+            413,
+            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
+            "that are allowed",
+        )
+        stated = _header(scope, b"content-length")
+        if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
+            raise too_large
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more and size <= limit + DRAIN_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError(400, "the body ended too early")
+            chunk = message.get("body", b"")
+            size, more = size + len(chunk), message.get("more_body", False)
+            if size <= limit:
+                chunks.append(chunk)
+        if size > limit:
+            raise too_large
+        if not size and not kind.empty_files:
+            raise RequestError(
+                400,
+                f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
+            )
+        return b"".join(chunks)
+
 
 def open_app(
     config: ServeConfig,
@@ -325,38 +387,6 @@ def open_app(
     """The application for the models and pipelines of a config."""
     service = Service(open_predictors(config), config)
     return App(service, config, parallel, keys=keys, exchange=exchange)
-
-
-async def _body(
-    scope: Mapping[str, Any], receive: Receive, config: ServeConfig, kind: AnyInput
-) -> bytes:
-    limit = body_limit(_text(scope, b"content-type"), config)
-    too_large = RequestError(
-        413,
-        f"the body is larger than the {config.max_body_bytes:,} bytes of {kind.noun}s "
-        "that are allowed",
-    )
-    stated = _header(scope, b"content-length")
-    if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
-        raise too_large
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more and size <= limit + DRAIN_BYTES:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError(400, "the body ended too early")
-        chunk = message.get("body", b"")
-        size, more = size + len(chunk), message.get("more_body", False)
-        if size <= limit:
-            chunks.append(chunk)
-    if size > limit:
-        raise too_large
-    if not size and not kind.empty_files:
-        raise RequestError(
-            400,
-            f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
-        )
-    return b"".join(chunks)
 
 
 async def _in_time(

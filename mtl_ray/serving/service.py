@@ -77,6 +77,14 @@ class Service:
             described.append({**model, "versions": shares} if shares else model)
         return {"models": described}
 
+    def kept_statistics(self, predictors: Mapping[str, Predictor]) -> dict[str, Statistics]:
+        """The statistics of those predictors that are served already."""
+        return {
+            key: counted
+            for key, counted in self.statistics.items()
+            if predictors.get(key) is self.predictors[key]
+        }
+
     def counted(self) -> dict[str, Any]:
         """The statistics of each predictor, as plain values."""
         with self._lock:

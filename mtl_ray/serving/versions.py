@@ -67,6 +67,7 @@ class Generation:
     def retire(self, at_most_s: float) -> None:
         """Closes when no request uses it any more."""
         give_up = time.monotonic() + at_most_s
+        time.sleep(4 * POLL_S)  # a request may have got it, and not entered yet
         while self._users and time.monotonic() < give_up:
             time.sleep(POLL_S)
         self.close()
