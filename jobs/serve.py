@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda which, _: signals.put(which))
         print(
-            f"{server.url} answers; Ctrl-C ends it. It is a page to try the models; /docs describes "
-            "the API. For example:"
+            f"{server.url} answers; Ctrl-C ends it. It is a page to try the models; /docs "
+            "describes the API. For example:"
         )
         for name in (*config.models, *config.pipelines):
             print(f"  curl --data-binary @FILE {server.url}/predictions/{name}", flush=True)

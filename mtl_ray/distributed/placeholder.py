@@ -81,7 +81,7 @@ def _answer(connection: socket.socket) -> None:
             if not chunk:
                 return
             received += chunk
-        connection.sendall(answer_of(503))
+        connection.sendall(answer_of(503).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
         connection.shutdown(socket.SHUT_WR)
         for _ in range(64):  # the rest of a body: a reset would hide the answer
             if not connection.recv(MOST_BYTES):

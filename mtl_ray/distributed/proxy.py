@@ -108,12 +108,12 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
 
 
 def answer_of(status: int) -> bytes:
-    """The HTTP answer with one of ``WORDS``; the connection is closed after it."""
+    """The HTTP answer with one of ``WORDS``."""
     name, message = WORDS[status]
     body = json.dumps({"code": status, "message": message}).encode()
     head = (
         f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
