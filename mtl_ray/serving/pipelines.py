@@ -129,7 +129,8 @@ def crop(image: NDArray[np.uint8], box: NDArray[np.float32], pad: float) -> NDAr
     of the sides of the box.
     """
     height, width = image.shape[:2]
-    grown = np.nan_to_num(box) + np.array([-1, -1, 1, 1]) * pad * np.tile(box[2:] - box[:2], 2)
+    clean = np.clip(np.nan_to_num(box), -1e6, 1e6)
+    grown = clean + np.array([-1, -1, 1, 1]) * pad * np.tile(clean[2:] - clean[:2], 2)
     x1, y1 = np.clip(np.floor(grown[:2]), 0, [width - MIN_SIDE_PX, height - MIN_SIDE_PX])
     x2, y2 = np.clip(np.ceil(grown[2:]), [x1 + MIN_SIDE_PX, y1 + MIN_SIDE_PX], [width, height])
     return np.ascontiguousarray(image[int(y1) : int(y2), int(x1) : int(x2)])

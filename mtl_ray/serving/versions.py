@@ -78,11 +78,13 @@ def open_predictors(
     before: Mapping[str, Predictor] | None = None,
     before_config: ServeConfig | None = None,
 ) -> dict[str, Predictor]:
-    """The predictors of all models, versions and pipelines, by key.
+    """The predictors of all models, versions and pipelines, by key. A bundle that is named twice is
+    opened once.
 
     Args:
         config: names them.
-        before: predictors that are served now; those of the same bundle and options are used again.
+        before: predictors that are served now; those of the same bundle and options are used again,
+            others are tried once.
         before_config: their config.
 
     Raises:
@@ -104,7 +106,7 @@ def open_predictors(
         )
         if before is not None:
             predictor.run(empty_batch(predictor.canvas, 1))  # the first request is not slow
-        found[key] = predictor
+        found[key] = known[identity] = predictor
     for name, pipeline in config.pipelines.items():
         found[name] = open_pipeline(name, pipeline, found)
     return found

@@ -12,7 +12,7 @@ from mtl_ray.serving.keys import ApiKey, Gate, read_keys
 from mtl_ray.serving.reply import RequestError
 from tests.serving.test_app import call
 
-KEYS = {"camera": {"key": "sesame", "per_second": 2, "burst": 3}, "office": {"key": "open"}}
+KEYS = {"camera": {"key": "sesame", "per_second": 0.01, "burst": 3}, "office": {"key": "open"}}
 
 
 class Clock:
@@ -31,8 +31,8 @@ def allowed(gate: Gate, name: str, count: int) -> int:
         try:
             gate.take(name)
             passed += 1
-        except RequestError as error:
-            assert error.status == 429
+        except RequestError:
+            continue
     return passed
 
 
@@ -88,21 +88,15 @@ def test_over_http(
         headers = {"Authorization": f"Bearer {key}"}
         answer = call(app, method, path, content=content, headers=headers)
         if answer.status_code == 429:
-            assert answer.headers["retry-after"] == "1"
-            assert answer.json()["message"].startswith("the key 'camera' may send 2 requests")
+            assert answer.headers["retry-after"] in ("99", "100")
+            assert answer.json()["message"].startswith("the key 'camera' may send 0.01 requests")
         return answer.status_code
 
     assert [ask("sesame") for _ in range(5)] == [200, 200, 200, 429, 429]
     assert [ask("open") for _ in range(5)] == [200] * 5
     assert ask("guessed") == 401
-    assert [
-        ask("sesame", path) for path in ("/models", "/metrics", "/models/boxes/statistics")
-    ] == [
-        200,
-        200,
-        200,
-    ]
     for path in ("/models", "/metrics", "/models/boxes/statistics"):
+        assert ask("sesame", path) == 200
         assert ask("guessed", path) == 401
         assert ask("", path) == 401
     headers = {"Authorization": "Bearer open"}
@@ -111,7 +105,7 @@ def test_over_http(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [each["key"] for each in lines[:6]] == ["camera"] * 5 + ["office"]
     for secret in ("sesame", "open", "guessed", "score_thr"):
-        assert f"{secret}" not in log.read_text().replace('"path"', "")
+        assert secret not in log.read_text()
         assert secret not in repr(app.gate.keys)
     app.close()
 
@@ -121,7 +115,7 @@ def test_keys_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     path.write_text(json.dumps(KEYS))
     monkeypatch.setenv("SERVER_KEYS", str(path))
     keys = read_keys(ServeConfig(api_keys_env="SERVER_KEYS"))
-    assert keys["camera"] == ApiKey(key="sesame", per_second=2, burst=3)
+    assert keys["camera"] == ApiKey(key="sesame", per_second=0.01, burst=3)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +135,6 @@ def test_keys_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 )
 def test_mistakes_show_no_key(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_KEYS", content)
-    with pytest.raises(ValueError, match="SERVER_KEYS|serve.api_keys_env") as error:
+    with pytest.raises(ValueError, match=r"SERVER_KEYS|serve\.api_keys_env") as error:
         read_keys(ServeConfig(api_keys_env="SERVER_KEYS"))
     assert "topsecret" not in str(error.value)
