@@ -76,6 +76,10 @@ class Server:
             raise ValueError(f"{failures[0]}. The server goes on as before")
         self._config = config
 
+    def counts(self) -> dict[str, float]:
+        """The newest metrics, added over all replicas, by series. Asks no replica."""
+        return self._state.counts()
+
 
 @contextmanager
 def running(config: ServeConfig) -> Iterator[Server]:

@@ -21,7 +21,7 @@ from mtl_ray.serving.metrics import added, counters_of
 from mtl_ray.serving.report import ReplicaReport
 
 POLL_S = 1.0
-GONE_S = 15.0
+GONE_S = 5.0
 """A replica that has not asked for so long has ended; its counters remain."""
 NAME = "mtl_ray_serve_state"
 _log = logging.getLogger(__name__)
@@ -55,15 +55,18 @@ class _State:
         Returns:
             The reports of all replicas, and the newest config if the replica has an older one.
         """
-        now = time.monotonic()
-        self._reports[replica] = (now, report)
+        self._reports[replica] = (time.monotonic(), report)
         self._results[replica] = (number, failure)
+        return self.reports(), None if number == self._number else self.newest()
+
+    def reports(self) -> list[ReplicaReport]:
+        """The newest report of each replica, and one of those that have ended."""
+        now = time.monotonic()
         for name, (then, last) in list(self._reports.items()):
             if now - then > GONE_S:
                 del self._reports[name], self._results[name]
                 self._end(last)
-        reports = [each for _, each in self._reports.values()]
-        return [*reports, *self._ended], None if number == self._number else self.newest()
+        return [*(each for _, each in self._reports.values()), *self._ended]
 
     def _end(self, last: ReplicaReport) -> None:
         """Keeps the counters of a replica that has ended, joined with those of earlier ones."""
@@ -117,6 +120,11 @@ class ServeState:
             time.sleep(POLL_S / 4)
         found: list[str] = failures
         return found
+
+    def counts(self) -> dict[str, float]:
+        """The newest metrics, added over all replicas."""
+        reports: list[ReplicaReport] = ray.get(self._actor.reports.remote())
+        return added(each.metrics for each in reports)
 
     def meet(
         self, replica: str, report: ReplicaReport, number: int, failure: str

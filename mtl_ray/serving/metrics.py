@@ -7,7 +7,7 @@ the counts of several replicas are added by series.
 
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from mtl_ray.serving.reply import Reply
@@ -33,8 +33,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._sums: Counter[str] = Counter()
+        self._counts: defaultdict[str, float] = defaultdict(float)
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._buckets: dict[str, list[int]] = {}
 
     def count(self, family: str, **labels: str) -> None:
@@ -78,7 +78,7 @@ def _escaped(value: str) -> str:
 
 def added(replicas: Iterable[Series]) -> dict[str, float]:
     """The sums of each series over replicas."""
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for each in replicas:
         for name, value in each.items():
             total[name] += value
