@@ -4,8 +4,8 @@
 
 Clients ask without a pause: one, then many, then one, then none. The figure shows the clients, the
 requests that the server holds, its replicas, the answers in each second, and p50 and p99 of their
-latency. ``--min 0`` lets the last replica end too; the first request after that waits for a new one.
-The bundle is a small graph made for tests: the figure is about the scaling, not about speed.
+latency. ``--min 0`` lets the last replica end too; the first request after that waits for a new
+one. The bundle is a small graph made for tests: the figure is about the scaling, not about speed.
 """
 
 import argparse

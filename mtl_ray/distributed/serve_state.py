@@ -21,8 +21,9 @@ from mtl_ray.serving.metrics import added, counters_of
 from mtl_ray.serving.report import ReplicaReport
 
 POLL_S = 1.0
-GONE_S = 5.0
+GONE_S = 8.0
 """A replica that has not asked for so long has ended; its counters remain."""
+MOST_ENDED, JOINED = 64, ""
 NAME = "mtl_ray_serve_state"
 _log = logging.getLogger(__name__)
 Newest = tuple[ServeConfig, Mapping[str, ApiKey], int]
@@ -36,7 +37,7 @@ class _State:
         self._config, self._keys, self._number = config, keys, 0
         self._reports: dict[str, tuple[float, ReplicaReport]] = {}
         self._results: dict[str, tuple[int, str]] = {}
-        self._ended: list[ReplicaReport] = []
+        self._ended: dict[str, ReplicaReport] = {}
 
     def set(self, config: ServeConfig, keys: Mapping[str, ApiKey] | None) -> int:
         """A new config; None for the keys of now. Returns its number."""
@@ -57,6 +58,7 @@ class _State:
         """
         self._reports[replica] = (time.monotonic(), report)
         self._results[replica] = (number, failure)
+        self._ended.pop(replica, None)  # it was only slow
         return self.reports(), None if number == self._number else self.newest()
 
     def reports(self) -> list[ReplicaReport]:
@@ -65,15 +67,16 @@ class _State:
         for name, (then, last) in list(self._reports.items()):
             if now - then > GONE_S:
                 del self._reports[name], self._results[name]
-                self._end(last)
-        return [*(each for _, each in self._reports.values()), *self._ended]
+                self._end(name, last)
+        return [*(each for _, each in self._reports.values()), *self._ended.values()]
 
-    def _end(self, last: ReplicaReport) -> None:
-        """Keeps the counters of a replica that has ended, joined with those of earlier ones."""
-        before = [each.metrics for each in self._ended]
-        self._ended = [
-            ReplicaReport(metrics=added([*before, counters_of(last.metrics)]), statistics={})
-        ]
+    def _end(self, name: str, last: ReplicaReport) -> None:
+        """Keeps the counters of a replica that has ended; those of the oldest ones are joined."""
+        self._ended[name] = ReplicaReport(metrics=counters_of(last.metrics), statistics={})
+        if len(self._ended) > MOST_ENDED:
+            oldest = [self._ended.pop(each).metrics for each in list(self._ended)[:2]]
+            joined = ReplicaReport(metrics=added(oldest), statistics={})
+            self._ended = {JOINED: joined, **self._ended}
 
     def results(self, number: int) -> list[str] | None:
         """What went wrong with an update; None until each replica has tried it."""
@@ -148,6 +151,7 @@ class Member:
         self._state = state
         self._name = uuid.uuid4().hex
         self._number, self._failure = number, ""
+        self._taking = False
 
     def exchange(self, report: ReplicaReport) -> Sequence[ReplicaReport]:
         """The reports of all replicas; see ``Exchange``."""
@@ -172,12 +176,15 @@ class Member:
             app.gate.replicas = max(
                 1, round(added(each.metrics for each in reports).get("mtl_ray_replicas", 1))
             )
-            if newest is not None:
-                self._take(app, newest, parallel_of)
-            else:
-                time.sleep(POLL_S)
+            if newest is not None and not self._taking:
+                self._taking = True
+                threading.Thread(
+                    target=self._take, args=(app, newest, parallel_of), daemon=True
+                ).start()
+            time.sleep(POLL_S)
 
     def _take(self, app: App, newest: Newest, parallel_of: Callable[[ServeConfig], int]) -> None:
+        """Takes a config, in a thread of its own: the replica reports meanwhile."""
         config, keys, number = newest
         try:
             app.update(config, parallel_of(config), keys)
@@ -185,3 +192,4 @@ class Member:
         except Exception as error:  # whatever an engine raises: the old models go on
             self._failure = " ".join(str(error).split())
         self._number = number
+        self._taking = False
