@@ -52,9 +52,11 @@ class Server:
         url: at which this machine reaches it.
     """
 
-    def __init__(self, url: str, config: ServeConfig, state: ServeState) -> None:
+    def __init__(
+        self, url: str, config: ServeConfig, keys: Mapping[str, ApiKey], state: ServeState
+    ) -> None:
         self.url = url
-        self._config = config
+        self._config, self._keys = config, keys
         self._state = state
 
     def update(self, config: ServeConfig) -> None:
@@ -72,9 +74,9 @@ class Server:
         _check_bundles(config)
         failures = self._state.update(config, keys, UPDATE_S)
         if failures:
-            self._state.update(self._config, None, UPDATE_S)
+            self._state.update(self._config, self._keys, UPDATE_S)
             raise ValueError(f"{failures[0]}. The server goes on as before")
-        self._config = config
+        self._config, self._keys = config, keys
 
     def counts(self) -> dict[str, float]:
         """The newest metrics, added over all replicas, by series. Asks no replica."""
@@ -150,7 +152,7 @@ def _serving(
         serve.run(application, name=APPLICATION, route_prefix="/")
         url = url_of(config)
         _wait(url)
-        yield Server(url, config, state)
+        yield Server(url, config, keys, state)
     finally:
         stdout_deduplicator.skip_re = ENDING
         serve.shutdown()

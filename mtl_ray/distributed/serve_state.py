@@ -39,10 +39,9 @@ class _State:
         self._results: dict[str, tuple[int, str]] = {}
         self._ended: dict[str, ReplicaReport] = {}
 
-    def set(self, config: ServeConfig, keys: Mapping[str, ApiKey] | None) -> int:
-        """A new config; None for the keys of now. Returns its number."""
-        self._config, self._number = config, self._number + 1
-        self._keys = self._keys if keys is None else keys
+    def set(self, config: ServeConfig, keys: Mapping[str, ApiKey]) -> int:
+        """A new config. Returns its number."""
+        self._config, self._keys, self._number = config, keys, self._number + 1
         return self._number
 
     def newest(self) -> Newest:
@@ -112,7 +111,7 @@ class ServeState:
         return found
 
     def update(
-        self, config: ServeConfig, keys: Mapping[str, ApiKey] | None, at_most_s: float
+        self, config: ServeConfig, keys: Mapping[str, ApiKey], at_most_s: float
     ) -> list[str]:
         """Gives all replicas a config, and waits for them. Returns what went wrong."""
         number = ray.get(self._actor.set.remote(config, keys))
