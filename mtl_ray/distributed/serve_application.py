@@ -40,4 +40,4 @@ def application(args: Mapping[str, Any]) -> Application:
         )
     config = absolute_models(config)
     keys = read_keys(config)
-    return build_application(config, keys, ServeState.start(config, keys, lifetime="detached"))
+    return build_application(config, keys, ServeState.start(config, keys, detached=True))

@@ -5,6 +5,7 @@ gets the config if that is new. So a replica that starts later has the newest co
 ``/metrics`` of any replica shows the counts of all.
 """
 
+import hashlib
 import logging
 import threading
 import time
@@ -94,14 +95,27 @@ class ServeState:
 
     @classmethod
     def start(
-        cls, config: ServeConfig, keys: Mapping[str, ApiKey], lifetime: str | None = None
+        cls, config: ServeConfig, keys: Mapping[str, ApiKey], detached: bool = False
     ) -> "ServeState":
-        """Starts the actor. If it is ``detached`` and runs already, it gets the config."""
+        """Starts the actor.
+
+        Args:
+            config: of the server.
+            keys: of the server.
+            detached: it stays after the process that starts it. If one with models of the same
+                names runs already, that one gets the config.
+        """
         kind = ray.remote(_State)
-        if lifetime is None:
+        if not detached:
             return cls(kind.options(num_cpus=0).remote(config, keys))
-        options = {"name": NAME, "namespace": NAME, "lifetime": lifetime, "get_if_exists": True}
-        actor = kind.options(num_cpus=0, **options).remote(config, keys)
+        names = ",".join(sorted((*config.models, *config.pipelines)))
+        actor = kind.options(
+            num_cpus=0,
+            name=f"{NAME}-{hashlib.sha256(names.encode()).hexdigest()[:16]}",
+            namespace=NAME,
+            lifetime="detached",
+            get_if_exists=True,
+        ).remote(config, keys)
         ray.get(actor.set.remote(config, keys))
         return cls(actor)
 
