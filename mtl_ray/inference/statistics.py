@@ -5,8 +5,7 @@ A bundle holds those of its export (``statistics.json``), a server counts its ow
 
 import json
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -55,12 +54,14 @@ class Histogram:
         """The number of values."""
         return sum(self.counts)
 
-    def add(self, values: Iterable[float]) -> None:
+    def add(self, values: Sequence[float] | NDArray[np.floating[Any]]) -> None:
         """Counts some values; NaN is left out."""
-        last = len(self.counts) - 1
-        for value in values:
-            if not math.isnan(value):
-                self.counts[min(max(bisect_right(self.edges, value) - 1, 0), last)] += 1
+        array = np.asarray(values, np.float64)
+        array = array[~np.isnan(array)]
+        bins = len(self.counts)
+        places = np.clip(np.searchsorted(self.edges, array, side="right") - 1, 0, bins - 1)
+        found = np.bincount(places, minlength=bins).tolist()
+        self.counts = [a + b for a, b in zip(self.counts, found, strict=True)]
 
     def merge(self, other: "Histogram") -> None:
         """Adds the counts of another one with the same edges; other edges are left out."""
@@ -107,13 +108,13 @@ class Statistics:
         self.samples += len(raws)
         if kind.statistic_name:
             found = self.data.setdefault(kind.statistic_name, Histogram.empty(kind.statistic_edges))
-            found.add(map(kind.statistic, raws))
+            found.add([kind.statistic(raw) for raw in raws])
         for each in predictions:
             for head, prediction in each.items():
                 if isinstance(prediction, Scored):
                     scores = prediction.scores
                     of_head = self.scores.setdefault(head, Histogram.empty(SCORE_EDGES))
-                    of_head.add(scores[scores >= MIN_SCORE].tolist())
+                    of_head.add(scores[scores >= MIN_SCORE])
 
     def merge(self, other: "Statistics") -> None:
         """Adds the counts of another part of the same model's requests."""

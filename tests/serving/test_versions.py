@@ -8,14 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
+from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.serving.app import App, open_app
 from mtl_ray.serving.config import ServeConfig, ServedModel, read_targets
 from mtl_ray.serving.reply import RequestError
 from mtl_ray.serving.routes import Routes
 from tests.serving.bundles import make_bundle
+from tests.serving.server import running
 from tests.serving.test_app import call
+
 
 @pytest.fixture(scope="module")
 def uris(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -104,6 +108,15 @@ def test_a_version_by_its_name(app: App, picture: bytes, path: str) -> None:
     missing = call(app, "POST", path.format("3"), content=picture)
     assert missing.status_code == 404
     assert missing.json()["message"] == "the model 'pets' has no version '3'; it has 1, 2"
+
+
+def test_an_endpoint_may_be_a_version(app: App) -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    with running(app) as port:
+        for version, index in (("1", 1), ("2", 0)):
+            place = f"http://127.0.0.1:{port}/predictions/pets/versions/{version}"
+            (prediction,) = EndpointPredictor(place).predict([black])
+            assert prediction["boxes"].classes[0] == index
 
 
 def test_a_plain_model_has_no_versions(app: App, picture: bytes) -> None:
