@@ -24,6 +24,7 @@ from mtl_ray.serving.report import ReplicaReport
 POLL_S = 1.0
 GONE_S = 8.0
 """A replica that has not asked for so long has ended; its counters remain."""
+ANSWER_S = 30.0
 MOST_ENDED, JOINED = 64, ""
 NAME = "mtl_ray_serve_state"
 _log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class ServeState:
 
     def newest(self) -> Newest:
         """The config that holds now."""
-        found: Newest = ray.get(self._actor.newest.remote())
+        found: Newest = _result(self._actor.newest.remote())
         return found
 
     def update(
@@ -146,10 +147,15 @@ class ServeState:
         self, replica: str, report: ReplicaReport, number: int, failure: str
     ) -> tuple[list[ReplicaReport], Newest | None]:
         """See ``_State.meet``."""
-        found: tuple[list[ReplicaReport], Newest | None] = ray.get(
+        found: tuple[list[ReplicaReport], Newest | None] = _result(
             self._actor.meet.remote(replica, report, number, failure)
         )
         return found
+
+
+def _result(reference: Any) -> Any:
+    """As ``ray.get``, which prints a warning in a replica, whatever the thread."""
+    return reference.future().result(ANSWER_S)
 
 
 class Member:
