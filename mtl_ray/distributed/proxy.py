@@ -105,6 +105,9 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Ray's default of 5 s restarts the proxy on a busy machine
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        # Ray's default of 10 s lets replicas follow a change of the load late
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
 

@@ -36,8 +36,9 @@ returned."""
 START_S = 120.0
 UPDATE_S = 120.0
 """How long the replicas may take to open new bundles."""
-LOOK_BACK_S, MIN_LOOK_BACK_S = 30.0, 3.0
-"""Seconds of requests over which Serve averages for ``serve.autoscale``."""
+LOOK_BACK_S, MIN_LOOK_BACK_S = 30.0, 10.5
+"""Seconds of requests over which Serve averages for ``serve.autoscale``. Ray 2.60 warns below 10.
+"""
 FIXED = ("host", "port", "replicas", "autoscale", "timeout_s", "request_log")
 """Options that an update cannot change."""
 SPARE_REQUESTS = 64
