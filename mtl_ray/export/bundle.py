@@ -26,11 +26,12 @@ from mtl_ray.export.engines import (
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
 from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.verify import DecodedSample, check_samples, verify
+from mtl_ray.export.verify import GENERATED, DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import artifact_kind
+from mtl_ray.inference.statistics import STATISTICS_FILE, statistics_of
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
@@ -173,6 +174,9 @@ def write_bundle(
             if each.failure is None and each.parity is not None
         }
         files[RANGE_FILE] = json.dumps({"version": 1, "engines": checked}, indent=1).encode()
+        if not source.startswith(GENERATED):
+            counted = statistics_of(bundle, [raw for _, raw in samples])
+            files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
         rows: list[EngineRow] = []
         if engines:
             first = EngineRow(

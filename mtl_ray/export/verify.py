@@ -38,6 +38,8 @@ from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
 """Batch sizes that are compared."""
+GENERATED = "generated"
+"""How the description of samples begins that no split holds."""
 
 
 DecodedSample = tuple[Sample, Any]
@@ -56,7 +58,7 @@ def check_samples(
         data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0],
         data.canvas.input,
     )
-    generated = f"generated {kind.name}s, since"
+    generated = f"{GENERATED} {kind.name}s, since"
     try:
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:

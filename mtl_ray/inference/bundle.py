@@ -15,6 +15,7 @@ from mtl_ray.backends.config import engine_name
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inference.slide import predict_all, window_canvas
+from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, read_statistics
 from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
@@ -67,6 +68,11 @@ class BundlePredictor:
             _checked(bundle.read(RANGE_FILE), engine_name(engine), type(self.canvas))
             if RANGE_FILE in bundle.names
             else ()
+        )
+        self.baseline: Statistics | None = (
+            read_statistics(bundle.read(STATISTICS_FILE))
+            if STATISTICS_FILE in bundle.names
+            else None
         )
 
     @property

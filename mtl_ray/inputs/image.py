@@ -44,6 +44,8 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     }
     limit_name = "pixels"
     media_type = "image/*"
+    statistic_name = "brightness"
+    statistic_edges = tuple(range(0, 257, 8))
     formats = tuple(FORMATS)
     suffixes = (
         *(
@@ -130,6 +132,11 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     def size(self, raw: NDArray[np.uint8]) -> Mapping[str, int]:
         """``height`` and ``width``, pixels."""
         return {"height": raw.shape[0], "width": raw.shape[1]}
+
+    def statistic(self, raw: NDArray[np.uint8]) -> float:
+        """The mean of all channels, of at most about 100 x 100 pixels."""
+        rows, columns = (max(1, length // 100) for length in raw.shape[:2])
+        return float(raw[::rows, ::columns].mean())
 
     def pieces(self, raw: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
         """The upper half and the left half: neither has the shape of a canvas that the image

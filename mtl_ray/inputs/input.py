@@ -89,6 +89,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         empty_files: whether a file without a byte is whole, and holds nothing.
         named_answers: whether the HTTP answer to a file is ``{"frame": ID, "prediction": ANSWER}``,
             with the name of the file in a form, or its place in the request.
+        statistic_name: what ``statistic`` gives; empty if it gives nothing.
+        statistic_edges: of the bins in which its values are counted.
     """
 
     name: ClassVar[str]
@@ -101,6 +103,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     file_options: ClassVar[Mapping[str, str]] = {}
     empty_files: ClassVar[bool] = False
     named_answers: ClassVar[bool] = False
+    statistic_name: ClassVar[str] = ""
+    statistic_edges: ClassVar[tuple[float, ...]] = ()
 
     @property
     def noun(self) -> str:
@@ -197,6 +201,12 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def size(self, raw: Raw) -> Mapping[str, int]:
         """The lengths of the data that a prediction may refer to, such as height and width."""
         return {}
+
+    def statistic(self, raw: Raw) -> float:
+        """A number whose distribution over many data changes when their source does, such as the
+        brightness of an image.
+        """
+        raise NotImplementedError
 
     def pieces(self, raw: Raw) -> Sequence[Raw]:
         """Smaller data made of it, which does not fill the network's frame; an export is checked

@@ -45,6 +45,8 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     """
 
     name = "points"
+    statistic_name = "points"
+    statistic_edges = (0.0, *(2.0**power for power in range(25)))
     columns: ClassVar[Mapping[str, ColumnType]] = {
         "point_features": "string",
         "calibration": "string",
@@ -131,6 +133,10 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     def size(self, raw: PointCloud) -> Mapping[str, int]:
         """``points``, their number."""
         return {"points": len(raw.points)}
+
+    def statistic(self, raw: PointCloud) -> float:
+        """The number of points."""
+        return float(len(raw.points))
 
     def pieces(self, raw: PointCloud) -> Sequence[PointCloud]:
         """The front half of the points, every fifth, and one."""

@@ -17,6 +17,7 @@ import grpc
 
 from mtl_ray.serving.bodies import OVERHEAD_BYTES
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.records import recorded
 from mtl_ray.serving.reply import Reply, RequestError
 from mtl_ray.serving.v2_messages import (
     GrpcCall,
@@ -99,22 +100,23 @@ class GrpcServer:
             self._server.stop(self.config.timeout_s)
 
     def _ready(self, data: bytes, context: Any) -> bytes:
-        self._check_key(context)
+        scope = self._checked(context)
         message = read_message(data)
         with contextlib.suppress(RequestError):
-            self.v2.model(message.text(1), message.text(2))
+            self.v2.model(scope, message.text(1), message.text(2))
             return flag_message(True)
         return flag_message(False)
 
     def _metadata(self, data: bytes, context: Any) -> bytes:
-        self._check_key(context)
+        scope = self._checked(context)
         message = read_message(data)
-        return model_message(self.v2.model(message.text(1), message.text(2)).metadata())
+        return model_message(self.v2.model(scope, message.text(1), message.text(2)).metadata())
 
     def _infer(self, data: bytes, context: Any) -> bytes:
-        self._check_key(context)
+        scope = self._checked(context)
+        self.v2.limits.check_rate(scope)
         message = read_message(data)
-        model = self.v2.model(message.text(1), message.text(2))
+        model = self.v2.model(scope, message.text(1), message.text(2))
         future = asyncio.run_coroutine_threadsafe(
             self._queued(model.name, GrpcCall(model=model.name, message=message)), self._loop
         )
@@ -136,12 +138,15 @@ class GrpcServer:
         with self.v2.limits.place() as deadline:
             return await self.v2.limits.in_time(self.v2.infer(model, call), deadline)
 
-    def _check_key(self, context: Any) -> None:
+    def _checked(self, context: Any) -> Mapping[str, Any]:
+        """The metadata of a call in the form of an HTTP request, with its key checked."""
         headers = [
             (name.encode(), value.encode() if isinstance(value, str) else value)
             for name, value in context.invocation_metadata()
         ]
-        self.v2.limits.check_key({"headers": headers})
+        scope = recorded({"headers": headers})
+        self.v2.limits.check_key(scope)
+        return scope
 
 
 def _answering(name: str, method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], bytes]:

@@ -27,7 +27,7 @@ from mtl_ray.serving.v2_tensors import (
     quoted,
     to_bytes,
 )
-from mtl_ray.sources.protobuf_wire import Message
+from mtl_ray.sources.lidar.protobuf_wire import Message
 
 PROTOBUF = "application/x-protobuf"
 MAX_FIELDS = 4096

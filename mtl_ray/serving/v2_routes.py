@@ -28,8 +28,21 @@ class Limits(Protocol):
     """What the HTTP application gives: its queue, its limits, its key."""
 
     @property
+    def service(self) -> Service:
+        """The models now."""
+        ...
+
+    @property
     def workers(self) -> Mapping[str, BatchWorkers[Item, Reply]]:
-        """By model."""
+        """By the key of a model or version."""
+        ...
+
+    def route(self, scope: Scope, model: str, version: str) -> str:
+        """The key of what answers, or a RequestError 404; the version is empty for any."""
+        ...
+
+    def check_rate(self, scope: Scope) -> None:
+        """Raises a RequestError 429 if the key, which was checked, is over its rate."""
         ...
 
     def check_key(self, scope: Scope) -> None:
@@ -56,15 +69,13 @@ class Limits(Protocol):
 
 
 class OpenInference:
-    """The protocol for the bundles of a service.
+    """The protocol for the bundles of a service; models that are no bundles have no tensors.
 
     Args:
-        service: the models; those that are no bundles have no tensors.
-        limits: of the application.
+        limits: the application.
     """
 
-    def __init__(self, service: Service, limits: Limits) -> None:
-        self.service = service
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._models: dict[str, TensorModel] = {}
 
@@ -80,40 +91,38 @@ class OpenInference:
                 RequestError(500, "the server failed on this request; its log says why")
             )
 
-    def model(self, name: str, wanted: str = "") -> TensorModel:
+    def model(self, scope: Scope, name: str, wanted: str = "") -> TensorModel:
         """A served model.
 
         Args:
+            scope: of the request, whose id chooses among versions.
             name: of the model.
             wanted: its version; empty for any.
 
         Raises:
             RequestError: 404 if there is none.
         """
-        predictor = self.service.predictors.get(name)
+        service = self.limits.service
+        only = name in service.predictors and wanted in ("", VERSION)
+        key = self.limits.route(scope, name, "" if only else wanted)
+        return self._tensors(service, key)
+
+    def _tensors(self, service: Service, key: str) -> TensorModel:
+        predictor = service.predictors[key]
         if not isinstance(predictor, BundlePredictor):
-            have = ", ".join(
-                name
-                for name, each in self.service.predictors.items()
-                if isinstance(each, BundlePredictor)
-            )
-            raise RequestError(404, f"there is no model {quoted(name)}; there is {have}")
-        if wanted not in ("", VERSION):
-            raise RequestError(
-                404, f"the model {name} has no version {quoted(wanted)}; it has {VERSION}"
-            )
-        known = self._models.get(name)
+            raise RequestError(404, f"the model {quoted(key)} is no bundle, so it has no tensors")
+        known = self._models.get(key)
         if known is None or known.predictor is not predictor:
-            known = TensorModel(name, predictor, self.service.config.max_images)
-            self._models[name] = known
+            known = TensorModel(key, predictor, service.config.max_images)
+            self._models[key] = known
         return known
 
-    def replies(self, name: str, items: Sequence[Item]) -> list[Reply]:
+    def replies(self, service: Service, key: str, items: Sequence[Item]) -> list[Reply]:
         """The answers of one model to requests of all kinds, for its workers."""
         files = [each for each in items if isinstance(each, PredictionRequest)]
         calls = [each for each in items if not isinstance(each, PredictionRequest)]
-        of_files = iter(self.service.replies(name, files) if files else ())
-        of_calls = iter(self.model(name).replies(calls) if calls else ())
+        of_files = iter(service.replies(key, files) if files else ())
+        of_calls = iter(self._tensors(service, key).replies(calls) if calls else ())
         return [
             next(of_files if isinstance(each, PredictionRequest) else of_calls) for each in items
         ]
@@ -145,8 +154,9 @@ class OpenInference:
             return as_json({name: True} if name else self.metadata())
         self.limits.check_key(scope)
         name, wanted, what = _address(parts, path)
-        model = self.model(name, wanted)
+        model = self.model(scope, name, wanted)
         if what == "infer":
+            self.limits.check_rate(scope)
             return await self._infer(model, scope, receive)
         if what == "ready":
             return as_json({"name": name, "ready": True})
