@@ -103,8 +103,12 @@ class OpenInference:
             RequestError: 404 if there is none.
         """
         service = self.limits.service
-        only = name in service.predictors and wanted in ("", VERSION)
-        key = self.limits.route(scope, name, "" if only else wanted)
+        single = name in service.predictors
+        if single and wanted not in ("", VERSION):
+            raise RequestError(
+                404, f"the model {name} has no version {quoted(wanted)}; it has {VERSION}"
+            )
+        key = self.limits.route(scope, name, "" if single else wanted)
         return self._tensors(service, key)
 
     def _tensors(self, service: Service, key: str) -> TensorModel:

@@ -13,6 +13,7 @@ import pytest
 
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.app import App
+from mtl_ray.serving.records import recorded
 from mtl_ray.serving.v2_http import HEADER, HttpCall
 from mtl_ray.serving.v2_model import TensorModel
 from mtl_ray.serving.v2_tensors import GivenTensor, to_array
@@ -362,7 +363,7 @@ def test_ten_thousand_broken_bodies(app: App) -> None:
     rng = random.Random(0)
     blob = IMAGES[:1].tobytes()
     whole = json.dumps({"inputs": [binary(len(blob), shape=[1, 3, 64, 64])]}).encode()
-    model = app.v2.model("all")
+    model = app.v2.model(recorded({"headers": []}), "all")
     seen: dict[int, int] = {}
     for _ in range(10_000):
         body = bytearray(whole + blob)

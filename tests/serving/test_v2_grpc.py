@@ -14,6 +14,7 @@ import pytest
 
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.app import App
+from mtl_ray.serving.records import recorded
 from mtl_ray.serving.reply import RequestError
 from mtl_ray.serving.v2_messages import GrpcCall, read_message, unpacked
 from tests.serving.server import running
@@ -190,7 +191,7 @@ def test_many_clients_at_once(client: Client) -> None:
 
 def test_broken_messages_are_one_sentence(client: Client) -> None:
     rng = random.Random(0)
-    model = client.app.v2.model("all")
+    model = client.app.v2.model(recorded({"headers": []}), "all")
     whole = request(id="some").SerializeToString()
     head = len(whole) - IMAGES.nbytes
     seen: dict[int, int] = {}
