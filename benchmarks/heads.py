@@ -1,11 +1,13 @@
-"""Training step and inference of detectors here beside torchvision's own, with the same weights.
+"""Training step and inference of detectors here beside the original ones, with the same weights.
 
-``python -m benchmarks.heads [--size 320] [--rounds 3] [--heads fcos ...]``: ResNet-50 and a pyramid
-with 91 classes, random weights of torchvision that are imported here, one thread, turn by turn.
-Prints CPU-seconds (medians) of an image of inference and of a step of two images, and the ratios.
+``python -m benchmarks.heads [--size 320] [--rounds 3] [--heads fcos ...]``: torchvision's ResNet-50
+detectors and Hugging Face's DETRs of their published sizes, 90 classes, random weights of the
+originals that are imported here, one thread, turn by turn. Prints CPU-seconds (medians) of an image
+of inference and of a step of two images, and the ratios.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -15,16 +17,17 @@ from typing import Any
 
 import torch
 import torchvision
-import yaml
 from torch import Tensor
 
+from benchmarks import heads_queries
+from benchmarks.heads_queries import CLASSES
 from mtl_ray.experiment import build_model, load_experiment
 from mtl_ray.loading.batch import Batch
+from mtl_ray.models.imports import Program
 from mtl_ray.models.model import Model
 from mtl_ray.weights.network import import_network
-from mtl_ray.weights.original import Original
+from mtl_ray.weights.original import IMAGENET_MEAN, IMAGENET_STD, Original
 
-CLASSES = 90
 PAIRS = {"rank": "pair", "iou_threshold": 0.6, "score_threshold": 0.2, "threshold_on": "score"}
 REGIONS = {
     "rpn": {"rounded_anchors": True, "min_box_px": 0.001},
@@ -50,6 +53,8 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "faster_rcnn": ("fasterrcnn_resnet50_fpn", REGIONS),
     "mask_rcnn": ("maskrcnn_resnet50_fpn", REGIONS),
 }
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) / 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+EVERY = [*CASES, *heads_queries.ORIGINALS]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=320, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--heads", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--heads", nargs="+", choices=EVERY, default=EVERY)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(f"{'head':<12} {'inference: here':>16} {'original':>9} {'ratio':>6}", end="")
@@ -68,14 +73,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         theirs = _original(name, args.size)
         ours = _imported(name, theirs, args.size)
         images, boxes = torch.rand(2, 3, args.size, args.size), _boxes(args.size)
+        # torchvision's networks normalise by themselves
+        own = (images - MEAN) / STD if _of_torchvision(theirs) else images
         inference = _turns(
-            lambda ours=ours, images=images: _predict(ours, images[:1]),
-            lambda theirs=theirs, images=images: theirs.eval()(list(images[:1])),
+            lambda ours=ours, own=own: _predict(ours, own[:1]),
+            lambda theirs=theirs, images=images: _predict_there(theirs, images[:1]),
             args.rounds,
             grad=False,
         )
         step = _turns(
-            lambda ours=ours, images=images, boxes=boxes: _step_here(ours, images, boxes),
+            lambda ours=ours, own=own, boxes=boxes: _step_here(ours, own, boxes),
             lambda theirs=theirs, images=images, boxes=boxes: _step_there(theirs, images, boxes),
             args.rounds,
             grad=True,
@@ -87,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _original(name: str, size: int) -> Any:
     torch.manual_seed(0)
+    if name in heads_queries.ORIGINALS:
+        return heads_queries.ORIGINALS[name]()
     return torchvision.models.get_model(
         CASES[name][0],
         weights=None,
@@ -99,6 +108,21 @@ def _original(name: str, size: int) -> Any:
 
 def _imported(name: str, theirs: torch.nn.Module, size: int) -> Model:
     """The same network here, filled from the original's tensors."""
+    tree = _regions_tree(name, size) if name in CASES else heads_queries.config_tree(name, size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(json.dumps(tree))
+        config = load_experiment(path)
+    program: Program = "torchvision" if name in CASES else "huggingface"
+    original = Original(program, dict(theirs.state_dict()))
+    network = import_network(original, config, classes=CLASSES)
+    model = build_model(network.config.model.without_pretrained(), network.vocabulary)
+    model.load_state_dict(network.tensors, strict=False)
+    return model
+
+
+def _regions_tree(name: str, size: int) -> dict[str, Any]:
+    """A config whose network has the layers of torchvision's."""
     published = Path("configs/detection").absolute() / f"{name}_r50_coco.yaml"
     head = "objects" if name == "mask_rcnn" else "boxes"
     tree: dict[str, Any] = {
@@ -111,15 +135,7 @@ def _imported(name: str, theirs: torch.nn.Module, size: int) -> Model:
     }
     if name in ("retinanet", "fcos"):
         tree["model"]["necks"] = {"pyramid": {"extra_input": "output", "relu_before_extra": True}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(yaml.safe_dump(tree))
-        config = load_experiment(path)
-    original = Original("torchvision", dict(theirs.state_dict()))
-    network = import_network(original, config, classes=CLASSES)
-    model = build_model(network.config.model.without_pretrained(), network.vocabulary)
-    model.load_state_dict(network.tensors, strict=False)
-    return model
+    return tree
 
 
 def _boxes(size: int) -> Tensor:
@@ -136,6 +152,14 @@ def _inputs(images: Tensor) -> dict[str, Tensor]:
 
 def _predict(model: Model, images: Tensor) -> object:
     return model.eval().predict(_inputs(images))
+
+
+def _predict_there(model: Any, images: Tensor) -> object:
+    return model.eval()(list(images) if _of_torchvision(model) else images)
+
+
+def _of_torchvision(model: Any) -> bool:
+    return type(model).__module__.startswith("torchvision.")
 
 
 def _step_here(model: Model, images: Tensor, boxes: Tensor) -> object:
@@ -160,6 +184,8 @@ def _step_here(model: Model, images: Tensor, boxes: Tensor) -> object:
 
 
 def _step_there(model: Any, images: Tensor, boxes: Tensor) -> object:
+    if not _of_torchvision(model):
+        return heads_queries.step(model, images, boxes)
     model.train()
     objects, size = boxes.shape[1], images.shape[-1]
     targets = [

@@ -37,7 +37,7 @@ BASE: Mapping[str, Any] = {
     },
     "schedule": {
         "epochs": 100,
-        "optimizer": {"type": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+        "optimizer": {"type": "adamw", "lr": 2e-3, "weight_decay": 0.05},
         "rate": {"type": "cosine"},
         "evaluate_every": 100,
     },
@@ -69,11 +69,15 @@ class Case(NamedTuple):
 
 CASES: Mapping[str, Case] = {
     "atss": Case(0.60, GRID),
-    "retinanet": Case(0.58, {**GRID, "levels": ["P3", "P4", "P5", "P6", "P7"]}),
+    "retinanet": Case(
+        0.60,
+        {**GRID, "levels": ["P3", "P4", "P5", "P6", "P7"]},
+        schedule={"optimizer": {"lr": 3e-3}},
+    ),
     "fcos": Case(0.60, GRID | TRICKS),
-    "gfl": Case(0.60, GRID),
+    "gfl": Case(0.60, GRID, schedule={"optimizer": {"lr": 3e-3}}),
     "yolox": Case(0.60, GRID | LEVELS, necks=PATHS),
-    "rtmdet": Case(0.45, GRID | LEVELS, necks=PATHS),
+    "rtmdet": Case(0.45, GRID | LEVELS, necks=PATHS, schedule={"optimizer": {"lr": 1e-3}}),
     "faster_rcnn": Case(
         0.58,
         {"rpn": {"channels": 64}, "roi": {"channels": 256, "samples": 128}},

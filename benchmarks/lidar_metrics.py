@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti import kitti_table
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti_keys import named_figures
-from mtl_ray.tasks.lidar.nuscenes import nuscenes_table
-from mtl_ray.tasks.lidar.nuscenes_columns import RANGES, NuscenesFrame, Racks
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns as NuscenesColumns
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.keys import named_figures
+from mtl_ray.tasks.lidar.kitti.table import kitti_table
+from mtl_ray.tasks.lidar.nuscenes.columns import RANGES, NuscenesFrame, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns as NuscenesColumns
+from mtl_ray.tasks.lidar.nuscenes.table import nuscenes_table
 
 KITTI_FRAMES, NUSCENES_SAMPLES = 3769, 6019
 KITTI_NAMES = ("Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "Truck", "DontCare")

@@ -4,10 +4,12 @@ signature.
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 
 from jobs.run import run
+from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
 
@@ -21,21 +23,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw "
         "export.names=triton\n  python -m jobs.export runs/digits --to bundles/digits "
-        "--engine onnxruntime onnxruntime:int8 openvino openvino:int8",
+        "--engine onnxruntime onnxruntime:int8 openvino openvino:int8\n  python -m jobs.export "
+        "runs/digits --to triton_models/digits --layout triton",
     )
     parser.add_argument(
-        "target", help="run folder (its best checkpoint) or checkpoint, a path or URI"
+        "target",
+        help="run folder (its best checkpoint) or checkpoint, a path or URI; with --standalone "
+        "also a bundle",
     )
     parser.add_argument(
         "--to",
-        required=True,
         metavar="URI",
         help="folder or URI of the bundle, which must not exist",
     )
     parser.add_argument(
+        "--standalone",
+        metavar="DIR",
+        help="a folder with the model and a predict.py that needs numpy, onnxruntime and Pillow "
+        "alone; TARGET may be a bundle",
+    )
+    parser.add_argument(
         "--layout",
-        choices=["end2end", "raw"],
-        help="end2end: suppression in the graph; raw: all candidates",
+        choices=["end2end", "raw", "triton"],
+        help="end2end: suppression in the graph; raw: all candidates; triton: --to is "
+        "REPOSITORY/MODEL of Triton Inference Server (config.pbtxt, and the bundle as the next "
+        "version)",
     )
     parser.add_argument(
         "--engine",
@@ -45,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME[:PRECISION]",
         help="engines of the bundle, such as onnxruntime openvino:int8 ncnn torchscript; the first "
         "is its default",
+    )
+    parser.add_argument(
+        "--dump-info",
+        action="store_true",
+        help="also the files with which MMDeploy's runtime loads the folder",
     )
     parser.add_argument(
         "--workers",
@@ -59,18 +76,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="changes to the run's config, in YAML",
     )
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.to is None and arguments.standalone is None:
+        parser.error("the following arguments are required: --to (or --standalone)")
+    if arguments.standalone is not None:
+        arguments.standalone = absolute_output("--standalone", arguments.standalone)
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.to is None:
+            return _standalone(arguments, storage.join(scratch, "bundle"))
+        return _export(arguments, absolute_output("--to", arguments.to))
+
+
+def _standalone(arguments: argparse.Namespace, to: str) -> int:
+    """Writes the folder of a bundle, or of a run by way of a bundle at ``to``."""
+    from mtl_ray.export.standalone import check_folder
+    from mtl_ray.inference.predictor import artifact_kind
+
+    check_folder(arguments.standalone)
+    if artifact_kind(arguments.target) != "bundle":
+        return _export(arguments, to)
+    if arguments.overrides or arguments.engine or arguments.layout or arguments.dump_info:
+        raise ValueError("a bundle is taken as it is. Fix: name its run to change the config")
+    _write_standalone(arguments, arguments.target)
+    return 0
+
+
+def _write_standalone(arguments: argparse.Namespace, bundle: str) -> None:
+    from mtl_ray.export.standalone import write_standalone
+
+    files = write_standalone(bundle, arguments.standalone)
+    print(f"wrote {', '.join(files)} to {arguments.standalone}")
+
+
+def _export(arguments: argparse.Namespace, to: str) -> int:
+    """Writes the bundle, and the folder of --standalone."""
     from mtl_ray.backends.config import engine_overrides
     from mtl_ray.distributed.export import map_engines
     from mtl_ray.export.bundle import checkpoint_config, export
     from mtl_ray.export.engines_report import HTML_FILE, engines_table
     from mtl_ray.export.parity import ParityError, parity_table
+    from mtl_ray.export.triton import check_repository, next_version, write_config
     from mtl_ray.training.wandb_sync import send_bundle
 
-    to = absolute_output("--to", arguments.to)
-    layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
+    triton = arguments.layout == "triton"
+    layout = [f"export.layout={arguments.layout}"] if arguments.layout and not triton else []
+    layout += ["export.dump_info=true"] * arguments.dump_info
     engines = [name for name in arguments.engine if "=" not in name]
     overrides = [*arguments.overrides, *(each for each in arguments.engine if "=" in each)]
     config = checkpoint_config(arguments.target, [*engine_overrides(engines), *overrides, *layout])
+    if triton:
+        check_repository(config.export)
+        to = next_version(to)
     try:
         bundle = export(
             arguments.target,
@@ -79,16 +134,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             config.data,
             config.plugins,
             partial(map_engines, workers=arguments.workers),
+            config.evaluate.slide,
         )
     except ParityError as error:
         print(parity_table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)
         return 1
-    send_bundle(arguments.target, bundle.uri, config)
     print(parity_table(bundle.parity))
-    print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    print(f"checked on {bundle.samples}")
+    if arguments.to is not None:
+        send_bundle(arguments.target, bundle.uri, config)
+        print(f"wrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    if triton:
+        print(f"wrote {write_config(bundle.uri)}")
     for note in bundle.notes:
         print(f"note: {note}")
+    if arguments.standalone is not None:
+        _write_standalone(arguments, bundle.uri)
     if not bundle.engines:
         return 0
     print(f"\n{engines_table(bundle.engines)}\nsee {bundle.uri}/{HTML_FILE}")

@@ -4,9 +4,9 @@ model.
 
 import argparse
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from jobs.run import run
@@ -43,31 +43,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--engine", metavar="NAME[:PRECISION]", help="engine of all bundles, such as openvino:int8"
     )
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
+    parser.add_argument(
+        "--grpc-port", type=int, help="port of the Open Inference Protocol over gRPC (off)"
+    )
     given = parser.parse_intermixed_args(arguments)
 
-    from mtl_ray.distributed.serve import serving
+    from mtl_ray.distributed.serve import running
     from mtl_ray.serving.config import read_targets
 
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [
         f"serve.{name}={getattr(given, name)}"
-        for name in ("host", "port", "engine")
+        for name in ("host", "port", "engine", "grpc_port")
         if getattr(given, name) is not None
     ]
-    config = read_targets(
-        [target for target in given.targets if target not in overrides], [*overrides, *options]
-    )
-    with serving(config.models, config) as url:
-        done = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: done.set())
+    targets = [target for target in given.targets if target not in overrides]
+    config = read_targets(targets, [*overrides, *options])
+    with running(config) as server:
+        signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda which, _: signals.put(which))
         print(
-            f"{url} answers; Ctrl-C ends it. It is a page to try the models; /docs describes the "
-            "API. For example:"
+            f"{server.url} answers; Ctrl-C ends it. It is a page to try the models; /docs "
+            "describes the API. For example:"
         )
-        for name in config.models:
-            print(f"  curl --data-binary @FILE {url}/predictions/{name}", flush=True)
-        done.wait()
+        for name in (*config.models, *config.pipelines):
+            print(f"  curl --data-binary @FILE {server.url}/predictions/{name}", flush=True)
+        if any(target.endswith((".yaml", ".yml")) for target in targets):
+            print(f"kill -HUP {os.getpid()} reads the config again, without a pause", flush=True)
+        while signals.get() == signal.SIGHUP:
+            try:
+                server.update(read_targets(targets, [*overrides, *options]))
+                print("the new config is served", flush=True)
+            except (ValueError, FileNotFoundError) as error:
+                print(f"the new config is not served: {error}", file=sys.stderr, flush=True)
         print("ending: running requests are finished first", flush=True)
     return 0
 

@@ -59,7 +59,11 @@ the options alone are tried here.
 ADDED = {
     "jobs.convert": ["--workers", "1"],
     "jobs.split": ["--workers", "1"],
-    "jobs.export": ["export.size=fixed", "export.samples=2", "export.min_agree=0.9"],
+    "jobs.export": [
+        *("export.size=fixed", "export.samples=2", "export.min_agree=0.9"),
+        *("export.max_metric_drop=1", "export.metric_samples=4", "export.calibration.samples=4"),
+    ],
+    "jobs.deploy": ["--cfg-options", "export.samples=2", "export.min_agree=0.9"],
 }
 """To have them in this process, without Ray, and quick; the weights are random, so that scores
 lie close together.
@@ -114,6 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _pictures(made)
     _weights(made)
     _clouds(made)
+    _deploy(made)
     return made
 
 
@@ -126,6 +131,21 @@ def _clouds(folder: Path) -> None:
     quick = ExportConfig(samples=2, min_agree=0.9)
     export(checkpoint, str(folder / "bundles" / "lidar"), quick)
     (folder / "cloud.bin").write_bytes(cloud_sample(9).inputs["points"].data)
+
+
+def _deploy(folder: Path) -> None:
+    """A deploy config of MMDeploy with its base, and an image."""
+    (folder / "deploy").mkdir()
+    (folder / "deploy" / "onnx.py").write_text(
+        "onnx_config = dict(type='onnx', opset_version=11, input_names=['input'], "
+        "input_shape=None)\n"
+    )
+    (folder / "deploy" / "detection_onnxruntime_static.py").write_text(
+        "_base_ = ['./onnx.py']\nbackend_config = dict(type='onnxruntime')\n"
+        "codebase_config = dict(type='mmdet', task='ObjectDetection', model_type='end2end')\n"
+    )
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "picture.png"), noise)
 
 
 def _models(folder: Path) -> None:

@@ -216,6 +216,7 @@ def test_tasks_ask_neither() -> None:
     assert found == {
         ("detection/options.py", "isinstance(AnchoredHead)"),
         ("detection/decode.py", "isinstance(LevelledHead)"),
+        ("lidar/config.py", "isinstance(Anchor3dHead)"),
     }
 
 

@@ -16,12 +16,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
 STORAGE = {"gcs": "gcp", "azure": "azure"}
 """Extras that only the cluster files of their cloud install."""
+UNPINNED = {"executorch"}
+"""Extras that the tests do not install: what executorch needs is large."""
 OPTIONAL = [
     Requirement(text)
     for name, texts in PROJECT["optional-dependencies"].items()
     for text in texts
-    if name not in STORAGE
+    if name not in {*STORAGE, *UNPINNED}
 ]
+ENGINES = [
+    Requirement(text)
+    for name in ("openvino", "ncnn", "executorch")
+    for text in PROJECT["optional-dependencies"][name]
+]
+NVIDIA = [Requirement("tensorrt")]
+"""Comes from NVIDIA's index alone."""
 PINNED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 OWN = {"mtl_ray", "jobs", "tests", "benchmarks", "pulse_counting"}
 """The last is the plugin below `tests/plugin`."""
@@ -53,7 +62,10 @@ def test_the_package_imports_what_it_declares():
     assert (
         undeclared(
             imported("mtl_ray", "jobs"),
-            DECLARED + [need for need in OPTIONAL if need.name == "tensorboard"],
+            [
+                *(*DECLARED, *ENGINES, *NVIDIA),
+                *(need for need in OPTIONAL if need.name == "tensorboard"),
+            ],
         )
         == []
     )

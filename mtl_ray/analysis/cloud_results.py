@@ -30,8 +30,8 @@ from mtl_ray.tasks.head_classes import HeadClasses
 from mtl_ray.tasks.lidar.confusion import MatchRule, near_pairs
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.matching import NOTHING, serial_choice
-from mtl_ray.tasks.lidar.nuscenes_columns import NuscenesFrame, columns_of
-from mtl_ray.tasks.lidar.nuscenes_frames import nuscenes_frame
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.task import HeadKind
 
 OVERLAPS = (0.3, 0.5, 0.7)

@@ -9,8 +9,8 @@ from mtl_ray import storage
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
 from mtl_ray.sources.class_names import text_of
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti_frames import in_image, object_columns
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.frames import in_image, object_columns
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")

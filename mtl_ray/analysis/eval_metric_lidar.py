@@ -9,7 +9,7 @@ from mtl_ray.analysis import eval_metric_kitti as kitti
 from mtl_ray.analysis import eval_metric_nuscenes as nuscenes
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.shards.split import Split, open_split
-from mtl_ray.tasks.lidar.kitti_levels import LEVELS, OVERLAPS
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, OVERLAPS
 from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 HEAD = "boxes_3d"

@@ -11,19 +11,19 @@ from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import read_json
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
-from mtl_ray.sources.lidar_configs_more import NuScenes
-from mtl_ray.sources.lidar_objects import rotations
-from mtl_ray.sources.nuscenes import CLASS_OF, open_nuscenes
-from mtl_ray.sources.nuscenes_frames import KeyFrame
+from mtl_ray.sources.lidar.dataset_configs import NuScenes
+from mtl_ray.sources.lidar.nuscenes import CLASS_OF, open_nuscenes
+from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame
+from mtl_ray.sources.lidar.objects import rotations
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
-from mtl_ray.tasks.lidar.nuscenes_columns import (
+from mtl_ray.tasks.lidar.nuscenes.columns import (
     MOST_BOXES,
     RANGES,
     Columns,
     NuscenesFrame,
     Racks,
 )
-from mtl_ray.tasks.lidar.nuscenes_frames import (
+from mtl_ray.tasks.lidar.nuscenes.frames import (
     RACK,
     Place,
     object_columns,

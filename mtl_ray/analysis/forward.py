@@ -17,12 +17,15 @@ from mtl_ray.analysis.forward_arrays import ForwardBatch, batch_of, loss_name, r
 from mtl_ray.analysis.networks import config_at, open_config
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import build_model
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.checkpoint import find_checkpoint, load_model
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.models.head import Context, Features, Head, dense, inspected
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.detection.mask_decode import MaskFraming, decode_masks
 from mtl_ray.weights.network import import_network
 from mtl_ray.weights.original import find_program, read_original
 from mtl_ray.weights.read import read_weights
@@ -32,10 +35,11 @@ OBJECTS = "instances"
 
 
 class OpenedNetwork(NamedTuple):
-    """A model in evaluation mode, and the classes that it learns."""
+    """A model in evaluation mode, the classes that it learns, and the configs of its heads."""
 
     model: Model
     vocabulary: Vocabulary
+    heads: Mapping[str, object] = {}
 
 
 def forward_file(
@@ -86,10 +90,12 @@ def open_network(
         opened = open_artifact(uri, kind="checkpoint")
         network = read_network(opened)
         vocabulary = read_vocabulary(opened, network.vocabulary)
-        return OpenedNetwork(load_model(opened, network, vocabulary), vocabulary)
+        model = load_model(opened, network, vocabulary)
+        return OpenedNetwork(model, vocabulary, network.model.heads)
     config, vocabulary = open_config(target, _count(classes))
     torch.manual_seed(config.runtime.seed)
-    return OpenedNetwork(build_model(config.model, vocabulary).eval(), vocabulary)
+    model = build_model(config.model, vocabulary).eval()
+    return OpenedNetwork(model, vocabulary, config.model.heads)
 
 
 def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) -> OpenedNetwork:
@@ -110,7 +116,7 @@ def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) ->
         raise ValueError(
             f"{weights} does not fill the network: {str(error).splitlines()[-1].strip()}"
         ) from error
-    return OpenedNetwork(model.eval(), vocabulary)
+    return OpenedNetwork(model.eval(), vocabulary, network.heads)
 
 
 def _count(classes: int | tuple[str, ...] | None) -> int | None:
@@ -127,7 +133,9 @@ def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDA
     Returns:
         Features by name; of each head what ``raw_outputs`` gives, ``b{i}_boxes``, ``b{i}_scores``,
         ``b{i}_labels`` of image i, and with objects ``loss_*``, ``target_*``, ``gradnorm_names``
-        and ``gradnorm``. With several heads their arrays have ``HEAD/`` before the name.
+        and ``gradnorm``. Instance masks are ``b{i}_masks``, at the size of the valid part, and
+        ``b{i}_mask_probabilities``, as the head gives them. With several heads their arrays have
+        ``HEAD/`` before the name.
     """
     model = network.model.eval()
     with _one_thread():
@@ -138,7 +146,7 @@ def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDA
         found = {name: _numpy(value) for name, value in features.items()}
         several = len(model.heads) > 1
         for name, module in model.heads.items():
-            arrays = _of_head(cast(Head, module), features, context)
+            arrays = _of_head(cast(Head, module), network.heads.get(name), features, context)
             if batch.objects is not None and cast(Head, module).annotation == OBJECTS:
                 arrays |= _trained(name, network, features, context, batch.objects)
             prefix = f"{name}/" if several else ""
@@ -158,7 +166,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDArray[Any]]:
+def _of_head(
+    head: Head, config: object, features: Features, context: Context
+) -> dict[str, NDArray[Any]]:
     if (inspected_head := inspected(head)) is not None:
         arrays = inspected_head.raw_outputs(features, context)
     elif (dense_head := dense(head)) is not None:
@@ -172,7 +182,40 @@ def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDAr
     predicted = {name: _numpy(value) for name, value in head.predict(features, context).items()}
     if "boxes" not in predicted:
         return {**found, **predicted}
-    return {**found, **_detections(predicted)}
+    if "masks" in predicted and isinstance(config, MaskFraming):
+        predicted["mask_probabilities"] = predicted.pop("masks")
+    found |= _detections(predicted)
+    if isinstance(config, MaskFraming):
+        for row, valid_hw in enumerate(context.valid_hw.tolist()):
+            found[f"b{row}_masks"] = _pasted(found, row, valid_hw, context.canvas_hw, config)
+    return found
+
+
+def _pasted(
+    found: Mapping[str, NDArray[Any]],
+    row: int,
+    valid_hw: list[int],
+    canvas_hw: tuple[int, int],
+    config: MaskFraming,
+) -> NDArray[np.uint8]:
+    """(N, height, width), the masks of an image at the size of its valid part."""
+    height, width = valid_hw
+    frame = Frame(
+        height=height,
+        width=width,
+        canvas_height=canvas_hw[0],
+        canvas_width=canvas_hw[1],
+        scale_x=1.0,
+        scale_y=1.0,
+        offset_x=0.0,
+        offset_y=0.0,
+        valid_height=height,
+        valid_width=width,
+    )
+    masks, boxes = found[f"b{row}_mask_probabilities"], found[f"b{row}_boxes"]
+    codes = decode_masks(masks, boxes, frame, config)
+    empty = np.zeros((0, height, width), np.uint8)
+    return np.concatenate([empty, *(decode_rle(each, height, width)[None] for each in codes)])
 
 
 def _detections(predicted: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -6,9 +6,9 @@ Problems are reported, nothing is changed.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from mtl_ray.geometry.voxels import cells_of
 from mtl_ray.inputs.point_cloud import EncodedPoints, PointCloud
 from mtl_ray.inputs.points import POINTS, PointCanvas
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.lidar.config import Anchor3dHead
 
 LEAST_M = 0.05
 """Shorter sides of a box are reported."""
@@ -32,21 +33,6 @@ PER_CLOUD = ("points", "inside", "voxels", "dropped")
 without a network."""
 
 
-@runtime_checkable
-class AnchoredHead(Protocol):
-    """A head that matches objects with anchors in space."""
-
-    def best_overlaps(
-        self, boxes: NDArray[np.floating], names: Sequence[str]
-    ) -> NDArray[np.float64]:
-        """(N,) the best IoU of an anchor, as the head measures it, in the centre of each object."""
-        ...
-
-    def least_overlaps(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """(N,) the IoU below which no anchor learns the object; NaN of a class without anchors."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class CloudNetwork:
     """What of a network the data is compared with.
@@ -57,7 +43,7 @@ class CloudNetwork:
     """
 
     canvas: PointCanvas
-    heads: Mapping[str, AnchoredHead]
+    heads: Mapping[str, Anchor3dHead]
 
 
 @dataclass(kw_only=True, eq=False)

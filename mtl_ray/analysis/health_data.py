@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from mtl_ray import storage
 from mtl_ray.analysis.health import Health
-from mtl_ray.analysis.health_clouds import AnchoredHead, CloudNetwork
+from mtl_ray.analysis.health_clouds import CloudNetwork
 from mtl_ray.analysis.health_sample import look_at
 from mtl_ray.config.describe import given_node
 from mtl_ray.config.document import scalar
@@ -22,8 +22,9 @@ from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
 from mtl_ray.sources.image_reading import ImageRule, open_source
-from mtl_ray.sources.lidar_configs import CloudObjects
+from mtl_ray.sources.lidar.config import CloudObjects
 from mtl_ray.sources.source import SkippedItem, Source
+from mtl_ray.tasks.lidar.config import anchors_in_space
 
 LEFT_OUT = "left out by the reader"
 _RAW = re.compile(r"([a-z0-9_]+):(\w+=.*)", re.DOTALL)
@@ -134,7 +135,9 @@ def network_of(path: str) -> CloudNetwork:
             f"{path}: its network takes {canvas.input.name}; --config is for networks of clouds"
         )
     heads = {
-        name: head for name, head in config.model.heads.items() if isinstance(head, AnchoredHead)
+        name: head
+        for name, each in config.model.heads.items()
+        if (head := anchors_in_space(each)) is not None
     }
     return CloudNetwork(canvas=canvas, heads=heads)
 

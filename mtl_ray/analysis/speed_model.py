@@ -120,7 +120,7 @@ def predict_in_parts(
     predictor: Predictor, raws: Sequence[Any], watch: Stopwatch
 ) -> list[Mapping[str, Any]]:
     """What ``predictor.predict`` gives, done part by part under a watch."""
-    if not isinstance(predictor, TorchPredictor | BundlePredictor):
+    if not isinstance(predictor, TorchPredictor | BundlePredictor) or predictor.slide is not None:
         with watch("request"):
             return list(predictor.predict(raws))
     with watch(predictor.canvas.input.fill_name):

@@ -213,12 +213,12 @@ class Boxes3dKind(AnnotationKind[Boxes3d, LidarObjects]):
     def load(
         self, value: Boxes3d, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]
     ) -> LidarObjects:
-        """See ``AnnotationKind``."""
+        """See ``AnnotationKind``. Objects without a point are left out: nothing shows them."""
         known = self.with_classes(value, mapper)
         count = len(known.classes)
         return LidarObjects(
             boxes=known.boxes[:count], classes=known.classes, velocity=known.velocity[:count]
-        )
+        ).select(known.num_points[:count] != 0)
 
     def move(self, part: LidarObjects, motion: Motion) -> LidarObjects:
         """See ``AnnotationKind``."""

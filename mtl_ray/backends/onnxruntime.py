@@ -5,7 +5,7 @@ on the CPU.
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,7 @@ _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 class OnnxRuntimeEngine:
     """ONNX Runtime (https://onnxruntime.ai)."""
 
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
     type: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if the installed ONNX Runtime supports one, else the CPU."""

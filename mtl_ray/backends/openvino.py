@@ -4,13 +4,15 @@ Two losses that it would choose by itself are switched off: on processors with b
 bf16 (errors of 5e-2 were seen), and it stores weights as fp16.
 """
 
+import io
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -34,9 +36,12 @@ FILES = ("openvino.xml", "openvino.bin")
 class OpenVinoEngine:
     """OpenVINO (https://docs.openvino.ai) on the CPU."""
 
+    packages: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     type: Literal["openvino"]
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """fp16: weights are stored as fp16 and computed with as fp32. int8: by NNCF."""
+    """fp16: weights are stored as fp16, and the processor chooses what it computes with, which
+    ``about`` says. int8: by NNCF.
+    """
 
     def unavailable(self) -> str | None:
         """See ``AnyEngine``."""
@@ -104,13 +109,14 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
         if node.get_type_name() not in ("Constant", "Parameter", "Result")
         and (node.get_friendly_name() in after or calibration.excluded(node.get_friendly_name()))
     ]
-    return nncf.quantize(
-        model,
-        nncf.Dataset([dict(batch) for batch in calibration.batches]),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=max(1, len(calibration.batches)),
-        ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
-    )
+    with redirect_stdout(io.StringIO()):  # bars of progress, which no option switches off
+        return nncf.quantize(
+            model,
+            nncf.Dataset([dict(batch) for batch in calibration.batches]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=max(1, len(calibration.batches)),
+            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+        )
 
 
 def _after_computing(model: Any) -> set[str]:
@@ -133,13 +139,19 @@ def _after_computing(model: Any) -> set[str]:
 _PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
 
 
+class _Requests(threading.local):
+    """The request of each thread."""
+
+    request: Any = None
+
+
 class _Session:
     """See ``Session``. Each thread has a request of its own."""
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._outputs = [output.get_any_name() for output in compiled.outputs]
-        self._local = threading.local()
+        self._local = _Requests()
 
     @property
     def about(self) -> Mapping[str, str]:
@@ -155,9 +167,9 @@ class _Session:
 
     def run(self, arrays: GraphArrays) -> GraphArrays:
         """See ``Session``."""
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+        if self._local.request is None:
+            self._local.request = self._compiled.create_infer_request()
+        request = self._local.request
         try:
             found = request.infer(dict(arrays), share_inputs=True)
         except (RuntimeError, KeyError, TypeError) as error:

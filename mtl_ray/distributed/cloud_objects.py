@@ -16,8 +16,8 @@ from mtl_ray.inputs.points import POINTS
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
-from mtl_ray.sources.clouds import MOST_NUMBERS
-from mtl_ray.sources.lidar_configs import CloudObjects
+from mtl_ray.sources.lidar.clouds import MOST_NUMBERS
+from mtl_ray.sources.lidar.config import CloudObjects
 from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint_of
 
 _LOWEST_PX, _MOST_OCCLUDED, _MOST_TRUNCATED = 25.0, 2, 0.5

@@ -26,7 +26,7 @@ from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, s
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
 from mtl_ray.sources.image_reading import ImageRule, open_source
-from mtl_ray.sources.lidar_configs import CloudObjects
+from mtl_ray.sources.lidar.config import CloudObjects
 from mtl_ray.sources.source import SkippedItem, Source
 
 REJECTS = "rejects.json"

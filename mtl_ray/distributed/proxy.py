@@ -98,14 +98,10 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         )
     )
     start.chmod(0o700)
-    for status, (name, message) in WORDS.items():
-        body = json.dumps({"code": status, "message": message}).encode()
-        head = (
-            f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: "
-            f"1\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        (folder / f"{status}.http").write_bytes(head.encode() + body)
-        (folder / f"{status}.json").write_bytes(body)
+    for status in WORDS:
+        answer_bytes = answer_of(status)
+        (folder / f"{status}.http").write_bytes(answer_bytes)
+        (folder / f"{status}.json").write_bytes(answer_bytes.partition(b"\r\n\r\n")[2])
     statistics, metrics, fallback = free_ports(3)
     http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
@@ -115,6 +111,8 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # and prints a notice
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
+        # HAProxy begins to listen while the placeholder still does
+        "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
@@ -136,6 +134,9 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Ray's default of 5 s restarts the proxy on a busy machine
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        # Ray's default of 10 s lets replicas follow a change of the load late
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
 
@@ -153,6 +154,17 @@ def _write_refusals(folder: Path) -> None:
 def _lines(lines: Iterable[str]) -> str:
     """Lines of HAProxy's config as the text that ``sed`` appends."""
     return "\\" + "\\n".join(f"    {line}" for line in lines)
+
+
+def answer_of(status: int) -> bytes:
+    """The HTTP answer with one of ``WORDS``."""
+    name, message = WORDS[status]
+    body = json.dumps({"code": status, "message": message}).encode()
+    head = (
+        f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,4 +1,9 @@
-"""Bundles behind Ray Serve: every replica holds all of them and takes HTTP itself."""
+"""Bundles behind Ray Serve: every replica holds all of them and takes HTTP itself.
+
+An update does not restart replicas: each opens the new bundles beside the old ones, and then takes
+requests with them. ``serve_state.py`` tells it to the replicas. Serve's own ``reconfigure`` takes
+no part in it: Serve 2.60 sends a replica no requests while it reconfigures.
+"""
 
 import logging
 import os
@@ -9,61 +14,130 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
 
-from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
+from mtl_ray.distributed.placeholder import Placeholder
 from mtl_ray.distributed.proxy import fast_proxy
+from mtl_ray.distributed.serve_state import Member, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
-from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.config import ServeConfig, ServedModel, absolute_models
+from mtl_ray.serving.keys import ApiKey, read_keys
 
 APPLICATION = "mtl_ray"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
 """A raylet prints this when the controller ends, as it must, before its own last call has
 returned."""
 START_S = 120.0
+UPDATE_S = 120.0
+"""How long the replicas may take to open new bundles."""
+LOOK_BACK_S, MIN_LOOK_BACK_S = 30.0, 10.5
+"""Seconds of requests over which Serve averages for ``serve.autoscale``. Ray 2.60 warns below 10.
+"""
+FIXED = ("host", "port", "replicas", "autoscale", "timeout_s", "request_log")
+"""Options that an update cannot change."""
 SPARE_REQUESTS = 64
 """Ray admits this many more requests to a replica than it processes, so that surplus requests get
 our 503 instead of waiting in a queue."""
 
 
+class Server:
+    """A running server.
+
+    Attributes:
+        url: at which this machine reaches it.
+    """
+
+    def __init__(
+        self, url: str, config: ServeConfig, keys: Mapping[str, ApiKey], state: ServeState
+    ) -> None:
+        self.url = url
+        self._config, self._keys = config, keys
+        self._state = state
+
+    def update(self, config: ServeConfig) -> None:
+        """Serves other models, versions or weights, or with other limits, from now on; no request
+        is dropped.
+
+        Raises:
+            FileNotFoundError, ValueError: if it cannot be served. The server goes on as before.
+        """
+        config = absolute_models(config)
+        for name in FIXED:
+            if getattr(config, name) != getattr(self._config, name):
+                raise ValueError(f"serve.{name} cannot change while the server runs; start it anew")
+        keys = read_keys(config)
+        _check_bundles(config)
+        failures = self._state.update(config, keys, UPDATE_S)
+        if failures:
+            self._state.update(self._config, self._keys, UPDATE_S)
+            raise ValueError(f"{failures[0]}. The server goes on as before")
+        self._config, self._keys = config, keys
+
+    def counts(self) -> dict[str, float]:
+        """The newest metrics, added over all replicas, by series. Asks no replica."""
+        return self._state.counts()
+
+
 @contextmanager
-def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
-    """Answers over HTTP while the code inside runs.
+def running(config: ServeConfig) -> Iterator[Server]:
+    """A server that answers over HTTP while the code inside runs.
 
     Without a session and a cluster it starts a private Ray in HAProxy mode. Inside a session, or on
     a cluster, Serve keeps its settings.
-
-    Args:
-        models: URI of the bundle by name of the model.
-        config: address, number of replicas, limits.
-
-    Yields:
-        The URL of the server.
 
     Raises:
         ValueError: if a bundle is incomplete, the port is taken, or the key is not in the
             environment.
     """
-    models = {name: storage.absolute(uri) for name, uri in models.items()}
-    for uri in models.values():
-        signature = read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
-        if config.engine is not None:
-            signature.of_engine(config.engine)
-    key = api_key(config)
-    _check_port(config)
+    config = absolute_models(config)
+    _check_bundles(config)
+    keys = read_keys(config)
+    _check_port(config.host, config.port, "--port")
+    if config.grpc_port is not None:
+        _check_port(config.host, config.grpc_port, "--grpc-port")
     with ExitStack() as stack:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
             stack.enter_context(fast_proxy(config.timeout_s))
-        stack.enter_context(session(num_cpus=max(os.cpu_count() or 1, config.replicas)))
-        yield from _serving(models, config, key)
+            # until Serve listens itself
+            placeholder = stack.enter_context(Placeholder(config.host, config.port))
+        else:
+            placeholder = None
+        stack.enter_context(session(num_cpus=max(os.cpu_count() or 1, config.most_replicas)))
+        yield from _serving(config, keys, placeholder)
 
 
-def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) -> Iterator[str]:
+@contextmanager
+def serving(models: Mapping[str, str | ServedModel], config: ServeConfig) -> Iterator[str]:
+    """The same for some models.
+
+    Args:
+        models: URI of the bundle by name of the model, or its versions.
+        config: address, number of replicas, limits.
+
+    Yields:
+        The URL of the server.
+    """
+    with running(replace(config, models=dict(models))) as server:
+        yield server.url
+
+
+def _check_bundles(config: ServeConfig) -> None:
+    """Raises if a bundle is incomplete or does not have its engine."""
+    for uri, engine in config.bundles().values():
+        signature = read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
+        if engine is not None:
+            signature.of_engine(engine)
+
+
+def _serving(
+    config: ServeConfig, keys: Mapping[str, ApiKey], placeholder: Placeholder | None
+) -> Iterator[Server]:
     from ray import serve  # reads the environment when it is imported
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -71,23 +145,26 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
     # hides its warning about other nodes
     serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})
+    if placeholder is not None:
+        placeholder.close()
     try:
+        state = ServeState.start(config, keys)
         application = build_application(
-            models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet
+            config, keys, state, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet
         )
         serve.run(application, name=APPLICATION, route_prefix="/")
         url = url_of(config)
         _wait(url)
-        yield url
+        yield Server(url, config, keys, state)
     finally:
         stdout_deduplicator.skip_re = ENDING
         serve.shutdown()
 
 
 def build_application(
-    models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any
+    config: ServeConfig, keys: Mapping[str, ApiKey], state: ServeState, **options: Any
 ) -> Any:
-    """The application of Serve for some bundles.
+    """The application of Serve for the models of a config.
 
     ``options`` are further options of the deployment.
     """
@@ -96,24 +173,44 @@ def build_application(
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="bundles",
-        num_replicas=config.replicas,
         max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
         graceful_shutdown_timeout_s=config.timeout_s,
+        # where Serve itself replaces replicas (serve deploy), the old ones answer until then
+        max_surge_percent=100,
+        **_replicas(config),
         **options,
     )
-    return deployment.bind(models, config, key)
+    return deployment.bind(config, keys, state)
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    """The options of a deployment that say how many replicas run."""
+    scale = config.autoscale
+    if scale is None:
+        return {"num_replicas": config.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": scale.min,
+            "initial_replicas": max(scale.min, 1),
+            "max_replicas": scale.max,
+            "target_ongoing_requests": scale.target,
+            "upscale_delay_s": scale.up_delay_s,
+            "downscale_delay_s": scale.down_delay_s,
+            "look_back_period_s": min(LOOK_BACK_S, max(scale.down_delay_s, MIN_LOOK_BACK_S)),
+        }
+    }
 
 
 class Replica:
     """A replica: all bundles, and the HTTP application around them.
 
     Args:
-        models: URI of the bundle by name of the model.
-        config: limits.
-        key: the key that requests must contain; None if they need none.
+        config: models and limits, as the server started.
+        keys: that requests must contain, by name; empty if they need none.
+        state: has the newest config, and takes the counts of this replica.
     """
 
-    def __init__(self, models: Mapping[str, str], config: ServeConfig, key: str | None) -> None:
+    def __init__(self, config: ServeConfig, keys: Mapping[str, ApiKey], state: ServeState) -> None:
         import cv2
 
         from mtl_ray.serving.app import open_app
@@ -121,7 +218,10 @@ class Replica:
         _stay_on_loopback()
         # requests run in parallel: each uses its share of the cores
         cv2.setNumThreads(config.threads)
-        self.application = open_app(models, config, parallel_of(config), key)
+        config, keys, number = state.newest()
+        member = Member(state, number)
+        self.application = open_app(config, parallel_of(config), keys, member.exchange)
+        member.follow(self.application, parallel_of)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Called by Ray to get the application."""
@@ -154,30 +254,20 @@ def url_of(config: ServeConfig) -> str:
 
 def parallel_of(config: ServeConfig) -> int:
     """How many requests to one model a replica processes at the same time."""
-    return config.parallel or max(1, (os.cpu_count() or 1) // (config.replicas * config.threads))
+    return config.parallel or max(
+        1, (os.cpu_count() or 1) // (config.most_replicas * config.threads)
+    )
 
 
-def api_key(config: ServeConfig) -> str | None:
-    """The key that requests must contain; ValueError if the environment variable is empty."""
-    if config.api_key_env is None:
-        return None
-    if not os.environ.get(config.api_key_env):
-        raise ValueError(
-            f"serve.api_key_env is {config.api_key_env}, but that environment variable is empty"
-        )
-    return os.environ[config.api_key_env]
-
-
-def _check_port(config: ServeConfig) -> None:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _check_port(host: str, port: int, option: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
             raise ValueError(
-                f"cannot listen on {config.host}, port {config.port} ({error.strerror}); --port "
-                "chooses another"
+                f"cannot listen on {host}, port {port} ({error.strerror}); {option} chooses another"
             ) from error
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ray.serve import Application
 
-from mtl_ray import storage
-from mtl_ray.distributed.serve import api_key, build_application
-from mtl_ray.serving.config import ServeConfig
+from mtl_ray.distributed.serve import build_application
+from mtl_ray.distributed.serve_state import ServeState
+from mtl_ray.serving.config import ServeConfig, absolute_models
+from mtl_ray.serving.keys import read_keys
 
 
 def application(args: Mapping[str, Any]) -> Application:
@@ -37,8 +38,6 @@ def application(args: Mapping[str, Any]) -> Application:
         raise ValueError(
             "args.models names no bundle: {NAME: URI} is what answers at /predictions/NAME"
         )
-    return build_application(
-        {name: storage.absolute(uri) for name, uri in config.models.items()},
-        config,
-        api_key(config),
-    )
+    config = absolute_models(config)
+    keys = read_keys(config)
+    return build_application(config, keys, ServeState.start(config, keys, detached=True))

@@ -4,7 +4,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inference.config import TtaConfig
+from mtl_ray.inference.config import SlideConfig, TtaConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,3 +41,6 @@ class EvaluateConfig:
     tta: TtaConfig | None = None
     """Test-time augmentation, in the evaluations of a training, ``jobs.evaluate`` and
     ``jobs.predict``."""
+    slide: SlideConfig | None = Field(default=None, exclude_if=lambda slide: slide is None)
+    """Class maps of large images are predicted in windows: in the evaluations of a training, and by
+    its checkpoints, bundles and servers."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from mtl_ray.backends.backend import AnyEngine, Calibration, EngineError, Exported, first_line
 from mtl_ray.config.extend import extended, used_plugins
+from mtl_ray.export.calibrated import build_cached
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import (
     ExportGraph,
@@ -102,6 +103,8 @@ def trace(predictor: TorchPredictor, config: ExportConfig) -> TracedGraph:
         ValueError: if the layout does not fit its heads, or it cannot be traced.
     """
     check_layout(predictor, config)
+    if predictor.slide is not None:
+        config = replace(config, maps="logits")
     graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {
         field: f"INPUT__{i}" if config.names == "triton" else field
@@ -147,7 +150,7 @@ def build(
     """
     exported = traced.exported(calibration or Calibration())
     try:
-        files = config.engine.build(exported, folder)
+        files = build_cached(config.engine, exported, folder)
     except ImportError as error:
         raise EngineError(
             f"{config.engine.type} cannot be imported: {first_line(error)}"
@@ -204,4 +207,5 @@ def sign(
         std=tuple(predictor.model.std.flatten().tolist()),
         heads=dict(predictor.heads),
         vocabulary=predictor.vocabulary,
+        slide=predictor.slide,
     )

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
@@ -23,11 +24,14 @@ from mtl_ray.export.engines import (
     requests_of,
 )
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
+from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.verify import DecodedSample, check_samples, verify
+from mtl_ray.export.verify import GENERATED, DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
+from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import artifact_kind
+from mtl_ray.inference.statistics import STATISTICS_FILE, statistics_of
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
@@ -73,6 +77,7 @@ def export(
     data: DataConfig | None = None,
     plugins: tuple[str, ...] = (),
     run_engines: RunEngines = run_here,
+    slide: SlideConfig | Literal["stored"] | None = "stored",
 ) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
@@ -84,6 +89,7 @@ def export(
             trained on.
         plugins: modules of the engine, beside those of the checkpoint.
         run_engines: builds the further engines (``config.engines``).
+        slide: class maps in windows; by default ``evaluate.slide`` of the checkpoint.
 
     Raises:
         ParityError: if the graph differs from torch; nothing is written then.
@@ -95,7 +101,7 @@ def export(
     if storage.exists(storage.join(to, MANIFEST)):
         raise ValueError(f"{to} holds a bundle already. Fix: remove it, or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
-    predictor = open_checkpoint(checkpoint.uri)
+    predictor = open_checkpoint(checkpoint.uri, slide=slide)
     data = data or read_config(checkpoint).data
     samples, source = check_samples(data, predictor.vocabulary, config.samples)
     state = json.loads(checkpoint.read("state.json"))
@@ -104,7 +110,7 @@ def export(
         "config.yaml": checkpoint.read("config.yaml"),
         "metrics.json": json.dumps(metrics, indent=1).encode(),
     }
-    requests = requests_of(checkpoint.uri, config, data, plugins)
+    requests = requests_of(checkpoint.uri, config, data, plugins, slide)
     more = (lambda: run_engines(build_engine, requests)) if requests else None
     return write_bundle(predictor, samples, source, to, config, further, plugins, more)
 
@@ -159,6 +165,8 @@ def write_bundle(
             "engine": {"type": config.engine.type, **bundle.session.about},
         }
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
+        if config.dump_info:
+            files |= dump_info(predictor, [raw for _, raw in samples], config)
         engines = more() if more is not None else ()
         checked = {engine_name(config.engine): parity.range_json()} | {
             each.name: each.parity.range_json()
@@ -166,6 +174,9 @@ def write_bundle(
             if each.failure is None and each.parity is not None
         }
         files[RANGE_FILE] = json.dumps({"version": 1, "engines": checked}, indent=1).encode()
+        if not source.startswith(GENERATED):
+            counted = statistics_of(bundle, [raw for _, raw in samples])
+            files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
         rows: list[EngineRow] = []
         if engines:
             first = EngineRow(

@@ -6,7 +6,9 @@ from mtl_ray.backends.backend import Calibration, GraphArrays
 from mtl_ray.export.config import CalibrationConfig
 from mtl_ray.inference.bundle import to_graph
 from mtl_ray.inference.signature import Signature
+from mtl_ray.inference.slide import some_window
 from mtl_ray.inputs.input import AnyCanvas, placed
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.shards.split import open_split
 
@@ -48,7 +50,12 @@ def calibration_of(
             raw = kind.decode(sample.inputs[kind.name], data.max_pixels)
         except (KeyError, ValueError):
             continue  # the loader reports these
-        batches.append(to_graph(placed([raw], canvas)[0], signature))
+        arrays: InputArrays = (
+            placed([raw], canvas)[0]
+            if signature.slide is None
+            else some_window(raw, signature.slide, canvas, len(batches))
+        )
+        batches.append(to_graph(arrays, signature))
     if not batches:
         raise ValueError(f"int8 is calibrated on samples of {uri}, and none of them can be read")
     return Calibration(

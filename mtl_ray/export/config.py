@@ -46,7 +46,13 @@ class ExportConfig:
     """Samples of the validation split on which that loss is measured."""
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
-    + classes).
+    + classes), and class maps as logits.
+    """
+    maps: Literal["classes", "logits"] = Field(
+        default="classes", exclude_if=lambda maps: maps == "classes"
+    )
+    """classes: the best class of each pixel, uint8 (batch, height, width). logits: float32 (batch,
+    classes, height, width), as ``evaluate.slide`` needs them.
     """
     names: Literal["readable", "triton"] = "readable"
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
@@ -59,6 +65,10 @@ class ExportConfig:
     the training.
     """
     opset: int = Field(default=20, ge=18)
+    dump_info: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Adds the files with which MMDeploy's runtime loads the bundle's folder."""
+    dump_head: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The head that it answers with; None where there is only one."""
     samples: int = Field(default=12, ge=1)
     """Images of the validation split that the bundle is checked on."""
     max_abs: float = Field(default=1e-2, gt=0)

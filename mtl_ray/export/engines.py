@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from mtl_ray.export.parity import MetricPair, Parity
 from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.signature import FurtherEngine
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -46,6 +47,7 @@ class EngineRequest:
         config: of the export.
         data: where samples are.
         plugins: modules of the engine and the checkpoint.
+        slide: of the export's config.
     """
 
     checkpoint: str
@@ -53,6 +55,7 @@ class EngineRequest:
     config: ExportConfig
     data: DataConfig
     plugins: tuple[str, ...] = ()
+    slide: SlideConfig | Literal["stored"] | None = "stored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ def build_engine(request: EngineRequest) -> BuiltEngine:
     name = engine_name(request.engine)
     if (reason := request.engine.unavailable()) is not None:
         return _failed(name, reason)
-    predictor = open_checkpoint(request.checkpoint)
+    predictor = open_checkpoint(request.checkpoint, slide=request.slide)
     config = form_for(request.engine, request.config)
     try:
         traced = trace(predictor, config)
@@ -232,7 +235,11 @@ def _timed(bundle: BundlePredictor, arrays: Mapping[str, Any]) -> Iterator[float
 
 
 def requests_of(
-    checkpoint: str, config: ExportConfig, data: DataConfig, plugins: tuple[str, ...]
+    checkpoint: str,
+    config: ExportConfig,
+    data: DataConfig,
+    plugins: tuple[str, ...],
+    slide: SlideConfig | Literal["stored"] | None = "stored",
 ) -> list[EngineRequest]:
     """A request for each further engine of a config."""
     return [
@@ -242,6 +249,7 @@ def requests_of(
             config=replace(config, engines=()),
             data=data,
             plugins=plugins,
+            slide=slide,
         )
         for engine in config.engines
     ]

@@ -41,6 +41,7 @@ class ExportGraph(nn.Module):
         self.model = model.eval()
         self.canvas = canvas
         self.raw = config.layout == "raw"
+        self.logits = self.raw or config.maps == "logits"
         self.normalised = config.input == "float32"
         self.names = tuple(canvas.input.arrays(canvas))
 
@@ -50,8 +51,8 @@ class ExportGraph(nn.Module):
         """
         inputs = dict(zip(self.names, arrays, strict=True))
         if not self.raw:
-            return self.model.predict(inputs, exporting)
-        features, context = self.model.prepare(inputs, exporting=exporting)
+            return self.model.predict(inputs, exporting, self.logits)
+        features, context = self.model.prepare(inputs, exporting=exporting, logits=True)
         outputs: HeadTensors = {}
         for name, head in self.model.predicting():
             if (proposing := dense(head)) is not None:
@@ -200,7 +201,10 @@ def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str]
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"
     return tuple(
-        {0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}}
+        {
+            0: "batch",
+            **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic or spec.ragged},
+        }
         for spec in specs
     )
 

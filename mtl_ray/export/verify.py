@@ -38,6 +38,8 @@ from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
 """Batch sizes that are compared."""
+GENERATED = "generated"
+"""How the description of samples begins that no split holds."""
 
 
 DecodedSample = tuple[Sample, Any]
@@ -56,7 +58,7 @@ def check_samples(
         data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0],
         data.canvas.input,
     )
-    generated = f"generated {kind.name}s, since"
+    generated = f"{GENERATED} {kind.name}s, since"
     try:
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
@@ -97,8 +99,8 @@ def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[Decode
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout
-    ``raw``.
+    """Torch and a bundle of the same model; ``graph`` gives the torch arrays in the form of the
+    bundle.
     """
 
     reference: TorchPredictor
@@ -109,7 +111,7 @@ class _Pair:
         """The arrays of torch, the same in the layout of the bundle, and those of the bundle."""
         theirs = self.bundle.run(inputs)
         ours = self.reference.run(inputs)
-        if not self.graph.raw:
+        if not (self.graph.raw or self.graph.logits):
             return ours, ours, theirs
         with torch.no_grad():
             raw = self.graph(*self.graph.arguments(self.reference.tensors(inputs)), exporting=False)

@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.backends.backend import EngineError, first_line
 from mtl_ray.backends.config import engine_name
-from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
+from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
+from mtl_ray.inference.slide import predict_all, window_canvas
+from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, read_statistics
 from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
@@ -57,12 +59,20 @@ class BundlePredictor:
         self.heads: Mapping[str, AnyHead] = self.signature.heads
         self.vocabulary = self.signature.vocabulary
         self.canvas: AnyCanvas = self.signature.canvas
+        self.slide = self.signature.slide
+        if self.slide is not None:
+            self.canvas = window_canvas(self.slide, self.canvas, self.heads)
         self.plugins = self.signature.plugins
         self.batch = min(batch, engine.limits().max_batch or batch)
         self.checked = (
             _checked(bundle.read(RANGE_FILE), engine_name(engine), type(self.canvas))
             if RANGE_FILE in bundle.names
             else ()
+        )
+        self.baseline: Statistics | None = (
+            read_statistics(bundle.read(STATISTICS_FILE))
+            if STATISTICS_FILE in bundle.names
+            else None
         )
 
     @property
@@ -72,7 +82,7 @@ class BundlePredictor:
 
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``."""
-        return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
+        return predict_all(self, raws)
 
     def with_canvas(self, canvas: AnyCanvas) -> "BundlePredictor":
         """The same graph on another canvas, which is tried at once.
@@ -87,7 +97,7 @@ class BundlePredictor:
                 "export it with a data.canvas near that size"
             )
         other = copy(self)
-        other.canvas = canvas
+        other.canvas, other.slide = canvas, None
         try:
             other.run(empty_batch(canvas, 1))
         except EngineError as error:

@@ -9,25 +9,33 @@ import torch
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.experiment import build_model, predicting_heads
+from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.run_folder import current_checkpoints
 from mtl_ray.inference.stored_config import (
     NetworkConfig,
     prediction_batch,
     read_network,
     read_vocabulary,
+    stored_slide,
 )
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 
 
-def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> TorchPredictor:
+def open_checkpoint(
+    uri: str,
+    device: str = "cpu",
+    batch: int | None = None,
+    slide: SlideConfig | Literal["stored"] | None = "stored",
+) -> TorchPredictor:
     """The network of a checkpoint as a predictor.
 
     Args:
         uri: of the checkpoint.
         device: of torch.
         batch: most samples of one call of the network; by default ``evaluate.batch`` of its config.
+        slide: by default ``evaluate.slide`` of its config.
 
     Raises:
         ValueError: if there is no complete checkpoint at the URI, or its weights do not fit its
@@ -46,7 +54,14 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
     batch = batch or prediction_batch(checkpoint)
     heads, canvas = network.model.heads, network.input.canvas
     return TorchPredictor(
-        model, heads, vocabulary, canvas, device=device, batch=batch, plugins=network.plugins
+        model,
+        heads,
+        vocabulary,
+        canvas,
+        device=device,
+        batch=batch,
+        plugins=network.plugins,
+        slide=stored_slide(checkpoint) if slide == "stored" else slide,
     )
 
 

@@ -1,15 +1,18 @@
-"""The ``evaluate.tta`` section of a config: predictions on several variants of each image."""
+"""The sections ``evaluate.tta`` and ``evaluate.slide`` of a config: predictions on several variants
+of each image, and on windows of it.
+"""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
 
 NONE = "none"
 """On the command line: no test-time augmentation, whatever the config says."""
+_Side = Annotated[int, Field(ge=1, le=16384)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -33,6 +36,32 @@ class TtaConfig:
         parts = ["flip"] if self.flip else []
         parts.append("scales=" + ":".join(f"{scale:g}" for scale in self.scales))
         return ",".join([*parts, f"fuse={self.fuse}", f"iou={self.iou:g}"])
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SlideConfig:
+    """Slide inference of class maps, as MMSegmentation has it (``test_cfg.mode='slide'``).
+
+    A large image is predicted in overlapping windows at its own scale. The logits of each window
+    are summed and divided by the number of windows over each pixel. The windows at the right and
+    lower border end there; an image that is smaller than a window is padded.
+    """
+
+    crop: tuple[_Side, _Side]
+    """Height and width of a window in pixels: the size of the network's canvas."""
+    stride: tuple[_Side, _Side]
+    """Rows and columns from one window to the next; at most those of a window."""
+    fit: tuple[_Side, _Side] | None = None
+    """The image is first scaled by one factor to fit into this height and width; None: windows
+    are cut from its own pixels. It should look as in the training."""
+
+    @model_validator(mode="after")
+    def _without_gaps(self) -> Self:
+        if self.stride[0] > self.crop[0] or self.stride[1] > self.crop[1]:
+            raise ValueError(
+                "stride is larger than crop, so that pixels between the windows would not be seen"
+            )
+        return self
 
 
 def parse_tta(text: str) -> TtaConfig | None:

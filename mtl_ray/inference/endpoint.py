@@ -51,7 +51,8 @@ class EndpointPredictor:
     """Requests ``GET /models`` once, then ``POST /predictions/MODEL`` for each sample.
 
     Args:
-        url: ``http://HOST:PORT/predictions/MODEL``, or ``http://HOST:PORT`` if one model is served.
+        url: ``http://HOST:PORT/predictions/MODEL``, with ``/versions/VERSION`` for one version of
+            it, or ``http://HOST:PORT`` if one model is served.
         api_key: sent as ``Authorization: Bearer``.
         timeout_s: for one answer.
         parallel: concurrent requests.
@@ -69,12 +70,15 @@ class EndpointPredictor:
         self.timeout_s = timeout_s
         self.parallel = parallel
         self._opener = urllib.request.build_opener(_SameOrigin())
-        base, _, name = url.rstrip("/").partition("/predictions/")
+        base, _, place = url.rstrip("/").partition("/predictions/")
+        name, named, version = place.partition("/versions/")
         answer = self._ask(f"{base}/models")
         try:
             served = [(str(model["name"]), model) for model in json.loads(answer)["models"]]
             model_name, model = _choose(served, name, base)
             self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
+            if named:
+                self.url += f"/versions/{urllib.parse.quote(version)}"
             self.plugins = tuple(map(str, model.get("plugins", ())))
             self.heads, self.vocabulary = _described(model["heads"], self.plugins)
             self.canvas = _canvas(model, self.plugins)

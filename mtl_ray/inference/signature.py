@@ -1,8 +1,9 @@
 """The signature of a bundle: how the graph is called, and what its outputs mean.
 
-``signature.json`` has four versions. 1: the graph takes an image. 2: it also takes
+``signature.json`` has five versions. 1: the graph takes an image. 2: it also takes
 ``valid_hw``. 3: it names its inputs by field, and the engine and its files if these are not ONNX
-Runtime and ``model.onnx``. 4: there are further engines. A bundle is written in the lowest version
+Runtime and ``model.onnx``. 4: there are further engines. 5: class maps are
+predicted in windows. A bundle is written in the lowest version
 that can express it, so that older programs can read it.
 """
 
@@ -19,10 +20,11 @@ from mtl_ray.backends.onnxruntime import MODEL_FILE, OnnxRuntimeEngine
 from mtl_ray.config.extend import extended
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
+from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.samples import Vocabulary
 
-VERSION = 4
+VERSION = 5
 _OF_IMAGES = ("image", "valid_hw")
 """The fields of the inputs that versions 1 and 2 know."""
 
@@ -51,7 +53,7 @@ class OutputSignature:
     """The head that it belongs to."""
     field: str
     """The name of the array as ``tasks/*/decode.py`` takes it: boxes, scores, classes,
-    candidates.
+    candidates, logits.
     """
 
 
@@ -101,6 +103,8 @@ class Signature:
     vocabulary: Vocabulary
     further: tuple[FurtherEngine, ...] = Field(default=(), exclude_if=lambda more: not more)
     """Further engines."""
+    slide: SlideConfig | None = Field(default=None, exclude_if=lambda slide: slide is None)
+    """Class maps are predicted in windows of the canvas."""
 
     @property
     def engine_names(self) -> tuple[str, ...]:
@@ -140,8 +144,10 @@ def _to_lowest_version(content: dict[str, Any]) -> dict[str, Any]:
     """The content in version 1 or 2 if these can express it, else in version 3."""
     by_field = {each["field"]: each for each in content["inputs"]}
     known = next(iter(by_field)) == "image" and not by_field.keys() - set(_OF_IMAGES)
-    if "further" in content:
+    if "slide" in content:
         return {"version": VERSION, **content}
+    if "further" in content:
+        return {"version": 4, **content}
     if not known or {"plugins", "engine", "files"} & content.keys():
         return {"version": 3, **content}
     image = {key: by_field["image"][key] for key in ("name", "dtype")}

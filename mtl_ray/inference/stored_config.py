@@ -5,7 +5,7 @@ its config; without torch.
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -19,7 +19,7 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.config.tree import Node, find, merge, node_of
 from mtl_ray.config.validate import readable, to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, experiment_type, read_experiment
-from mtl_ray.inference.config import TtaConfig
+from mtl_ray.inference.config import SlideConfig, TtaConfig
 from mtl_ray.inputs.config import CanvasConfig
 from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_from_json
@@ -30,6 +30,7 @@ VOCABULARY_FILE = "vocabulary.json"
 OF_TRAINING = ("method", "schedule", "runtime")
 """Sections of a config that a trained network does not need."""
 _log = logging.getLogger(__name__)
+Section = TypeVar("Section")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -114,10 +115,24 @@ def stored_tta(checkpoint: Artifact) -> TtaConfig | None:
     Raises:
         ValueError: naming file and line, if this version cannot read it.
     """
+    return _stored(checkpoint, "tta", TtaConfig)
+
+
+def stored_slide(checkpoint: Artifact) -> SlideConfig | None:
+    """``evaluate.slide`` of the config of a checkpoint, if there is one.
+
+    Raises:
+        ValueError: naming file and line, if this version cannot read it.
+    """
+    return _stored(checkpoint, "slide", SlideConfig)
+
+
+def _stored(checkpoint: Artifact, name: str, kind: type[Section]) -> Section | None:
+    """A part of the section ``evaluate``."""
     if CONFIG_FILE not in checkpoint.names:
         return None
-    node, there = find(_tree(checkpoint, CONFIG_FILE), ("evaluate", "tta"))
-    return validate(node, TtaConfig, written=True) if there and node.value is not None else None
+    node, there = find(_tree(checkpoint, CONFIG_FILE), ("evaluate", name))
+    return validate(node, kind, written=True) if there and node.value is not None else None
 
 
 class StoredConfig(NamedTuple):

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from mtl_ray.experiment import predicting_heads
-from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
+from mtl_ray.inference.config import SlideConfig
+from mtl_ray.inference.predictor import HeadArrays, Predictions
+from mtl_ray.inference.slide import predict_all, window_canvas
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.models.model import Model
@@ -24,6 +26,10 @@ class TorchPredictor:
         vocabulary, canvas, plugins: see ``Predictor``.
         device: of torch.
         batch: most samples of one call of the network.
+        slide: class maps are predicted in windows, whose size the canvas takes.
+
+    Raises:
+        ValueError: if the heads predict no class maps, but ``slide`` is set.
     """
 
     def __init__(
@@ -35,11 +41,13 @@ class TorchPredictor:
         device: str | torch.device = "cpu",
         batch: int = 16,
         plugins: tuple[str, ...] = (),
+        slide: SlideConfig | None = None,
     ) -> None:
         self.model = model.to(device)
         self.heads: Mapping[str, AnyHead] = predicting_heads(heads)
         self.vocabulary = vocabulary
-        self.canvas = canvas
+        self.slide = slide
+        self.canvas = canvas if slide is None else window_canvas(slide, canvas, self.heads)
         self.device = torch.device(device)
         self.batch = batch
         self.plugins = plugins
@@ -49,21 +57,23 @@ class TorchPredictor:
         training = self.model.training
         self.model.eval()
         try:
-            return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
+            return predict_all(self, raws)
         finally:
             self.model.train(training)
 
     def with_canvas(self, canvas: AnyCanvas) -> "TorchPredictor":
-        """The same model on another canvas."""
+        """The same model on another canvas, to which whole images are scaled."""
         return TorchPredictor(
             self.model, self.heads, self.vocabulary, canvas, self.device, self.batch, self.plugins
         )
 
     @torch.no_grad()
     def run(self, arrays: InputArrays) -> HeadArrays:
-        """The output arrays of each head for the input arrays of a batch."""
+        """The output arrays of each head for the input arrays of a batch; of class maps ``logits``
+        if they are predicted in windows.
+        """
         with _without_tf32():
-            outputs = self.model.predict(self.tensors(arrays))
+            outputs = self.model.predict(self.tensors(arrays), logits=self.slide is not None)
         return {
             name: {field: value.cpu().numpy() for field, value in outputs[name].items()}
             for name in self.heads

@@ -44,6 +44,8 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     }
     limit_name = "pixels"
     media_type = "image/*"
+    statistic_name = "brightness"
+    statistic_edges = tuple(range(0, 257, 8))
     formats = tuple(FORMATS)
     suffixes = (
         *(
@@ -131,6 +133,11 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         """``height`` and ``width``, pixels."""
         return {"height": raw.shape[0], "width": raw.shape[1]}
 
+    def statistic(self, raw: NDArray[np.uint8]) -> float:
+        """The mean of all channels, of at most about 100 x 100 pixels."""
+        rows, columns = (max(1, length // 100) for length in raw.shape[:2])
+        return float(raw[::rows, ::columns].mean())
+
     def pieces(self, raw: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
         """The upper half and the left half: neither has the shape of a canvas that the image
         fills.
@@ -162,6 +169,13 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         frame = frame_of(rule.height, rule.width, rule)
         arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
         return frame
+
+    def unfit(self, rule: "Canvas", arrays: Arrays) -> str | None:
+        """``valid_hw`` is a part of the canvas."""
+        valid = arrays.get("valid_hw")
+        if valid is not None and not ((valid > 0) & (valid <= (rule.height, rule.width))).all():
+            return f"valid_hw must be from 1 to {rule.height} and {rule.width}"
+        return None
 
     def own_frame(self, raw: NDArray[np.uint8]) -> Frame:
         """Canvas pixels are image pixels."""

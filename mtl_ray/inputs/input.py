@@ -43,11 +43,13 @@ class ArraySpec:
             divides by ``model.std``; all others enter as they are.
         open_axes: names of the axes (counted from 0, without the batch axis) whose length an
             exported graph leaves open.
+        ragged: whether their lengths differ from batch to batch, so that no graph can fix them.
     """
 
     shape: tuple[int, ...]
     dtype: type[np.generic]
     open_axes: Mapping[int, str] = field(default_factory=dict)
+    ragged: bool = False
 
 
 class TooLargeError(ValueError):
@@ -87,6 +89,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         empty_files: whether a file without a byte is whole, and holds nothing.
         named_answers: whether the HTTP answer to a file is ``{"frame": ID, "prediction": ANSWER}``,
             with the name of the file in a form, or its place in the request.
+        statistic_name: what ``statistic`` gives; empty if it gives nothing.
+        statistic_edges: of the bins in which its values are counted.
     """
 
     name: ClassVar[str]
@@ -99,6 +103,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     file_options: ClassVar[Mapping[str, str]] = {}
     empty_files: ClassVar[bool] = False
     named_answers: ClassVar[bool] = False
+    statistic_name: ClassVar[str] = ""
+    statistic_edges: ClassVar[tuple[float, ...]] = ()
 
     @property
     def noun(self) -> str:
@@ -196,6 +202,12 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """The lengths of the data that a prediction may refer to, such as height and width."""
         return {}
 
+    def statistic(self, raw: Raw) -> float:
+        """A number whose distribution over many data changes when their source does, such as the
+        brightness of an image.
+        """
+        raise NotImplementedError
+
     def pieces(self, raw: Raw) -> Sequence[Raw]:
         """Smaller data made of it, which does not fill the network's frame; an export is checked
         on these too.
@@ -226,6 +238,16 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def fill_empty(self, rule: Rule, arrays: Arrays) -> Frame:
         """The same for a sample that could not be read and keeps its place in the batch."""
         raise NotImplementedError
+
+    def unfit(self, rule: Rule, arrays: Arrays) -> str | None:
+        """Why no data fills the frame with these values; None if some may. Whoever takes arrays
+        from others asks it, so that an engine gets no index outside its memory.
+
+        Args:
+            rule: the frame.
+            arrays: some of ``arrays(rule)``, batch first, in their dtypes and shapes.
+        """
+        return None
 
     def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The filled arrays of a batch, batch first, with open axes as long as the batch needs."""

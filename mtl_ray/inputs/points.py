@@ -45,6 +45,8 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
     """
 
     name = "points"
+    statistic_name = "points"
+    statistic_edges = (0.0, *(2.0**power for power in range(25)))
     columns: ClassVar[Mapping[str, ColumnType]] = {
         "point_features": "string",
         "calibration": "string",
@@ -132,6 +134,10 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """``points``, their number."""
         return {"points": len(raw.points)}
 
+    def statistic(self, raw: PointCloud) -> float:
+        """The number of points."""
+        return float(len(raw.points))
+
     def pieces(self, raw: PointCloud) -> Sequence[PointCloud]:
         """The front half of the points, every fifth, and one."""
         nearest = np.argsort(raw.points[:, 0], kind="stable")
@@ -149,9 +155,14 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
                 shape=(rule.max_voxels, rule.max_points, len(rule.features)),
                 dtype=np.float32,
                 open_axes=voxels,
+                ragged=True,
             ),
-            "num_points": ArraySpec(shape=(rule.max_voxels,), dtype=np.int32, open_axes=voxels),
-            "coordinates": ArraySpec(shape=(rule.max_voxels, 3), dtype=np.int32, open_axes=voxels),
+            "num_points": ArraySpec(
+                shape=(rule.max_voxels,), dtype=np.int32, open_axes=voxels, ragged=True
+            ),
+            "coordinates": ArraySpec(
+                shape=(rule.max_voxels, 3), dtype=np.int32, open_axes=voxels, ragged=True
+            ),
         }
 
     def fill(self, raw: PointCloud, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:
@@ -170,6 +181,22 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """No voxel."""
         arrays["num_points"][:] = 0
         return CloudFrame()
+
+    def unfit(self, rule: "PointCanvas", arrays: Arrays) -> str | None:
+        """Counts and cells are within the grid, and padding is as ``trim`` writes it."""
+        counts, cells = arrays.get("num_points"), arrays.get("coordinates")
+        if counts is not None and ((counts < 0) | (counts > rule.max_points)).any():
+            return f"num_points must be from 0 to {rule.max_points}"
+        if cells is None:
+            return None
+        sides = rule.grid.shape[::-1]
+        padding = cells < 0
+        mixed = padding.any(axis=-1) != padding.all(axis=-1)
+        if ((cells < -1) | (cells >= sides)).any() or mixed.any():
+            return f"coordinates must be z, y, x below {', '.join(map(str, sides))}, or -1 -1 -1"
+        if counts is not None and ((counts > 0) & (cells[..., 0] < 0)).any():
+            return "coordinates are -1 where num_points is not 0"
+        return None
 
     def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """As many voxels as the fullest sample has; the rest of each sample is padded."""

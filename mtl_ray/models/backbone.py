@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.models.config import TimmBackbone
-from mtl_ray.models.freeze import evaluate
-from mtl_ray.models.trunk import Backbone
+from mtl_ray.models.trunk import Backbone, evaluate
 
 _PREFIXES = ("", "trunk.backbone.net.", "trunk.backbone.", "module.", "model.", "backbone.")
 STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}

@@ -49,12 +49,14 @@ class Context:
         step: the optimiser step; 0 outside training.
         exporting: True while the graph is being traced for ONNX, with the operators of ONNX only.
         canvas: the config of the network's frame; None if the model was built without it.
+        logits: heads of class maps predict ``logits`` instead of the best class of each pixel.
     """
 
     inputs: Mapping[str, Tensor]
     step: int = 0
     exporting: bool = False
     canvas: AnyCanvas | None = None
+    logits: bool = False
 
     @property
     def grid(self) -> VoxelGrid:

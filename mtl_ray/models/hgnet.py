@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtl_ray.models.backbone import STRIDES, load_weights
-from mtl_ray.models.freeze import evaluate
 from mtl_ray.models.hybrid_config import HgNetV2Backbone
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
-from mtl_ray.models.trunk import Backbone
+from mtl_ray.models.trunk import Backbone, evaluate
 
 PUBLISHED_AFFINE = ("b0", "b1", "b2", "b3")
 _HF = r"model\.backbone\.model\."

@@ -79,7 +79,11 @@ class Model(nn.Module):
         return ((values.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
 
     def prepare(
-        self, inputs: Mapping[str, Tensor], step: int = 0, exporting: bool = False
+        self,
+        inputs: Mapping[str, Tensor],
+        step: int = 0,
+        exporting: bool = False,
+        logits: bool = False,
     ) -> tuple[Features, Context]:
         """The features of a batch and its context, which every head gets.
 
@@ -87,8 +91,11 @@ class Model(nn.Module):
             inputs: the arrays of the input by name, batch first.
             step: see ``Context``.
             exporting: see ``Context``.
+            logits: see ``Context``.
         """
-        context = Context(inputs=inputs, step=step, exporting=exporting, canvas=self.canvas)
+        context = Context(
+            inputs=inputs, step=step, exporting=exporting, canvas=self.canvas, logits=logits
+        )
         return self.trunk(self.normalise(inputs[self.trunk.input]), context), context
 
     def losses(self, batch: Batch, step: int = 0) -> dict[str, Term]:
@@ -110,7 +117,7 @@ class Model(nn.Module):
         return self.losses(batch, step)
 
     def predict(
-        self, inputs: Mapping[str, Tensor], exporting: bool = False
+        self, inputs: Mapping[str, Tensor], exporting: bool = False, logits: bool = False
     ) -> dict[str, dict[str, Tensor]]:
         """The predictions of each predicting head.
 
@@ -119,11 +126,12 @@ class Model(nn.Module):
                 H, W) RGB and ``valid_hw`` int32 (B, 2), height and width of the image on each
                 canvas.
             exporting: True while the graph is traced for ONNX.
+            logits: see ``Context``.
 
         Returns:
             By head, the arrays for ``decode``, batch first.
         """
-        features, context = self.prepare(inputs, exporting=exporting)
+        features, context = self.prepare(inputs, exporting=exporting, logits=logits)
         return {name: head.predict(features, context) for name, head in self.predicting()}
 
     def predicting(self) -> Iterator[tuple[str, Head]]:

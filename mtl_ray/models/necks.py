@@ -67,6 +67,7 @@ class Fpn(Neck):
         self.names = _pyramid_names(config)
         self.channels = dict.fromkeys(self.names, width)
         self.strides = _strides(self.inputs, strides, self.names)
+        _start_plain(self)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) by the names in ``names``."""
@@ -125,6 +126,16 @@ class Fpn(Neck):
         return {}
 
 
+def _start_plain(neck: nn.Module) -> None:
+    """Initialises the convolutions without normalisation so that maps keep their scale (Glorot and
+    Bengio 2010, as in the published pyramids): that of torch makes each a third as large.
+    """
+    for module in neck.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 class Pafpn(Fpn):
     """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up
     pathway on an FPN.
@@ -141,6 +152,7 @@ class Pafpn(Fpn):
         self.merge = nn.ModuleList(
             conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in range(steps)
         )
+        _start_plain(self)
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """The pyramid after the bottom-up pathway."""

@@ -8,10 +8,9 @@ import timm
 from torch import Tensor, nn
 
 from mtl_ray.models.backbone import fill, load_weights
-from mtl_ray.models.freeze import evaluate
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.resnet_config import ResNetBackbone
-from mtl_ray.models.trunk import Backbone
+from mtl_ray.models.trunk import Backbone, evaluate
 
 _BLOCKS = {
     18: (2, 2, 2, 2),

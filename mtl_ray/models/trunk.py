@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.models.head import Context, Features
@@ -32,6 +33,22 @@ class Backbone(nn.Module):
         """
         features: dict[str, Tensor] = self(values)
         return features
+
+
+def evaluate(root: nn.Module, frozen: Iterable[nn.Module], *, norms: bool) -> None:
+    """Puts parts of a module that is in training mode back into evaluation mode.
+
+    Args:
+        root: the module.
+        frozen: its parts that are not trained.
+        norms: also all batch normalisation, whose scale and shift may still learn.
+    """
+    for part in frozen:
+        part.eval()
+    if norms:
+        for module in root.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
 
 class Neck(nn.Module):

@@ -5,20 +5,30 @@ Every error is one sentence as JSON.
 """
 
 import asyncio
-import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.batch_workers import BatchWorkers
-from mtl_ray.serving.bodies import body_limit, is_plain, read_body
+from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.keys import ONLY_KEY, ApiKey, Gate
+from mtl_ray.serving.metrics import Metrics, added, exposition, series
 from mtl_ray.serving.openapi import openapi_document
+from mtl_ray.serving.records import RequestLog, record_of, recorded
 from mtl_ray.serving.reply import (
     JSON,
     Reply,
@@ -28,7 +38,11 @@ from mtl_ray.serving.reply import (
     join_replies,
     preflight_headers,
 )
+from mtl_ray.serving.report import Exchange, ReplicaReport, alone, statistics_reply
 from mtl_ray.serving.service import PredictionRequest, Service
+from mtl_ray.serving.v2_grpc import GrpcServer
+from mtl_ray.serving.v2_routes import Item, OpenInference
+from mtl_ray.serving.versions import Generation, open_predictors
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -39,7 +53,7 @@ DRAIN_BYTES = 64_000_000
 """Most bytes beyond the limit that are read and dropped: many clients read the answer only after
 they have sent the whole body.
 """
-PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
+PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models", "/metrics")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
     "'unsafe-inline'; "
@@ -58,36 +72,112 @@ class App:
         service: makes the answers.
         config: limits.
         parallel: concurrent calls of each model.
-        api_key: the key that ``/models`` and ``/predictions`` require as ``Authorization: Bearer``;
-            None for no key.
+        api_key: the key that all but the pages require as ``Authorization: Bearer``; None for no
+            key.
+        keys: several keys, by name.
+        exchange: gives the reports of all replicas for that of this one.
     """
 
     def __init__(
-        self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None
+        self,
+        service: Service,
+        config: ServeConfig,
+        parallel: int,
+        api_key: str | None = None,
+        *,
+        keys: Mapping[str, ApiKey] | None = None,
+        exchange: Exchange = alone,
     ) -> None:
-        self.service = service
-        self.config = config
-        self.api_key = api_key
-        self.limit = config.max_queued + parallel
-        self.workers: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
-            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name)
-            for name in service.predictors
-        }
+        self.v2 = OpenInference(self)
+        self.current = Generation(service, config, parallel, self.v2.replies)
+        self.gate = Gate(keys or ({} if api_key is None else {ONLY_KEY: ApiKey(key=api_key)}))
+        self.metrics = Metrics()
+        self.log = RequestLog(config.request_log)
+        self.exchange = exchange
         self.active = 0
+
+    @property
+    def service(self) -> Service:
+        """Makes the answers now."""
+        return self.current.service
+
+    @property
+    def config(self) -> ServeConfig:
+        """The limits now."""
+        return self.current.config
+
+    @property
+    def limit(self) -> int:
+        """Most requests and files in work and waiting."""
+        return self.current.limit
+
+    @property
+    def workers(self) -> Mapping[str, BatchWorkers[Item, Reply]]:
+        """The threads of each model."""
+        return self.current.workers
+
+    def route(self, scope: Mapping[str, Any], model: str, version: str) -> str:
+        """The key of the predictor that answers a request; ``version`` is empty for any.
+
+        Raises:
+            RequestError: 404 if there is no such model or version.
+        """
+        record = record_of(scope)
+        choice = self.current.routes.choose(model, version or None, record.id)
+        record.model, record.version = choice.model, choice.version
+        return choice.key
 
     def close(self) -> None:
         """Ends the threads of all models."""
-        for workers in self.workers.values():
-            workers.close()
+        self.current.close()
+
+    def update(
+        self, config: ServeConfig, parallel: int, keys: Mapping[str, ApiKey] | None = None
+    ) -> None:
+        """Serves something else from now on. Requests that have begun end as they began, and none
+        waits: the new models are opened first. Called from another thread than the server's.
+
+        Raises:
+            FileNotFoundError, ValueError: if a model cannot be opened; nothing has changed then.
+        """
+        before = self.current
+        try:
+            predictors = open_predictors(config, before.service.predictors, before.config)
+            service = Service(predictors, config, before.service.kept_statistics(predictors))
+        except (OSError, ValueError, RuntimeError):
+            self.metrics.count("mtl_ray_updates_total", result="failed")
+            raise
+        self.current = Generation(service, config, parallel, self.v2.replies)
+        if keys is not None and keys != self.gate.keys:
+            replicas, self.gate = self.gate.replicas, Gate(keys)
+            self.gate.replicas = replicas
+        self.metrics.count("mtl_ray_updates_total", result="done")
+        before.retire(before.config.timeout_s)
+
+    def report(self) -> ReplicaReport:
+        """The counts of this replica."""
+        served = self.current
+        gauges = {"mtl_ray_replicas": 1.0, "mtl_ray_active": float(self.active)}
+        for name in served.routes.names:
+            for version, key in served.routes.versions_of(name).items():
+                labels = {"model": name, **({"version": version} if version else {})}
+                gauges[series("mtl_ray_queue", **labels)] = float(len(served.workers[key]))
+        return ReplicaReport(
+            metrics={**self.metrics.snapshot(), **gauges}, statistics=served.service.counted()
+        )
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            with GrpcServer(self.v2, self.config, self.limit):
+                await _lifespan(receive, send)
         elif scope["type"] == "http":
+            scope = recorded(scope)
             reply = await self._reply(scope, receive)
+            record = record_of(scope)
             headers = {
                 **reply.headers,
+                **record.headers(),
                 **cors_headers(_text(scope, b"origin"), self.config.cors_origins),
             }
             head = [
@@ -99,6 +189,9 @@ class App:
             ]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
+            if scope["path"].startswith("/predictions/") or record.model:
+                self.metrics.request(record.model, record.version, reply.status, record.seconds)
+            self.log.write(scope, reply)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         try:
@@ -111,19 +204,30 @@ class App:
 
     async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         path: str = scope["path"].rstrip("/") or "/"
+        if path == "/v2" or path.startswith("/v2/"):
+            return await self.v2.reply(path, scope, receive)
         predicts = path.startswith("/predictions/")
-        if not predicts and path not in PAGES:
+        counted = path.startswith("/models/") and path.endswith("/statistics")
+        if not predicts and not counted and path not in PAGES:
             raise RequestError(404, f"there is nothing at {path}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
             return self._options(scope, (*methods, "OPTIONS"))
         _allow(scope, *methods)
         if predicts:
-            self._check_key(scope)
+            self.check_key(scope)
+            self.check_rate(scope)
             return await self._predict(path.removeprefix("/predictions/"), scope, receive)
+        if counted or path in ("/models", "/metrics"):
+            self.check_key(scope)
         if path == "/models":
-            self._check_key(scope)
             return as_json(self.service.models())
+        if counted or path == "/metrics":
+            reports = await asyncio.to_thread(self.exchange, self.report())
+            if path == "/metrics":
+                return exposition(added(each.metrics for each in reports))
+            model = path.removeprefix("/models/").removesuffix("/statistics")
+            return statistics_reply(self.service, model, reports)
         if path == "/openapi.json":
             return as_json(openapi_document(self.service.predictors.values()))
         return (
@@ -139,54 +243,113 @@ class App:
         cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
-    def _check_key(self, scope: Mapping[str, Any]) -> None:
-        given = _header(scope, b"authorization")
-        if self.api_key is not None and not hmac.compare_digest(
-            given, b"Bearer " + self.api_key.encode()
-        ):
-            raise RequestError(
-                401,
-                "this server requires its key in the header Authorization: Bearer KEY",
-                WWW_Authenticate="Bearer",
+    def check_key(self, scope: Mapping[str, Any]) -> None:
+        """Raises a RequestError 401 if no key of the server is in the headers."""
+        record_of(scope).key = self.gate.name_of(_header(scope, b"authorization"))
+
+    def check_rate(self, scope: Mapping[str, Any]) -> None:
+        """Raises a RequestError 429 if the key of a request is over its rate."""
+        name = record_of(scope).key
+        try:
+            self.gate.take(name)
+        except RequestError:
+            self.metrics.count("mtl_ray_limited_total", key=name)
+            raise
+
+    async def _predict(self, place: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
+        """The reply of a model.
+
+        Args:
+            place: MODEL or MODEL/versions/VERSION.
+            scope: of the request.
+            receive: gives its body.
+        """
+        with self.current as served:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+            model, named, version = place.partition("/versions/")
+            asked = query.pop("version", None) if model in served.routes.shares else None
+            record = record_of(scope)
+            choice = served.routes.choose(model, version if named else asked, record.id)
+            record.model, record.version = choice.model, choice.version
+            request = served.service.check_request(choice.key, query, _text(scope, b"accept"))
+            kind = served.service.predictors[choice.key].canvas.input
+            content_type = _text(scope, b"content-type")
+            return await self.with_body(
+                scope,
+                receive,
+                kind,
+                lambda data: self._answer(served, choice.key, request, data, content_type),
             )
 
-    async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        request = self.service.check_request(model, query, _text(scope, b"accept"))
+    async def with_body(
+        self,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        kind: AnyInput | None,
+        work: Callable[[bytes], Coroutine[Any, Any, Reply]],
+    ) -> Reply:
+        """What some work makes of the body of a request, which waits for its turn and ends in time.
+
+        Args:
+            scope: of the request.
+            receive: gives the body.
+            kind: of the files in it; None for a body without files.
+            work: makes the reply; it is cancelled when the client disconnects.
+
+        Raises:
+            RequestError: if the body or the time is over its limit, or too many requests wait.
+        """
         if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
+        with self.place() as deadline:
+            data = await _in_time(
+                self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
+            )
+            running = _while_connected(work(data), receive)
+            del data  # the data of a refused or cancelled request is freed
+            return await self.in_time(running, deadline)
+
+    @contextmanager
+    def place(self) -> Iterator[float]:
+        """A place among the waiting requests; gives its deadline on the clock of the event loop.
+
+        Raises:
+            RequestError: 503 if there is none.
+        """
         if self.active >= self.limit:
             raise _too_many()
         self.active += 1
         try:
-            deadline = asyncio.get_running_loop().time() + self.config.timeout_s
-            data = await _in_time(
-                self._body(scope, receive, model), deadline, 408, "the body did not arrive in time"
-            )
-            work = _while_connected(
-                self._answer(model, request, data, _text(scope, b"content-type")), receive
-            )
-            del data  # the data of a refused or cancelled request is freed
-            return await _in_time(
-                work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
-            )
+            with self.current:  # stays open until the request ends
+                yield asyncio.get_running_loop().time() + self.config.timeout_s
         finally:
             self.active -= 1
 
+    async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
+        """The result of some work, or a RequestError 504."""
+        return await _in_time(
+            work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
+        )
+
     async def _answer(
-        self, model: str, request: PredictionRequest, data: bytes, content_type: str
+        self,
+        served: Generation,
+        key: str,
+        request: PredictionRequest,
+        data: bytes,
+        content_type: str,
     ) -> Reply:
         """The reply to a body of one or several files; each file is queued as its own item."""
-        kind = self.service.predictors[model].canvas.input
+        kind = served.service.predictors[key].canvas.input
+        workers = served.workers[key]
         if is_plain(data, content_type, kind):
-            return await self.workers[model].submit(replace(request, file=data))
-        body = await asyncio.to_thread(read_body, data, content_type, self.config, kind)
+            return await workers.submit(replace(request, file=data))
+        body = await asyncio.to_thread(read_body, data, content_type, served.config, kind)
         del data
-        workers = self.workers[model]
         if body.shape == "one":
             return await workers.submit(replace(request, file=body.files[0], id=body.ids[0]))
         more = len(body.files) - 1
-        if self.active + more > self.limit and self.active > 1:
+        if self.active + more > served.limit and self.active > 1:
             raise _too_many()
         self.active += more
         try:
@@ -204,13 +367,18 @@ class App:
         finally:
             self.active -= more
 
-    async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
-        kind = self.service.predictors[model].canvas.input
-        limit = body_limit(_text(scope, b"content-type"), self.config)
+    async def _body(
+        self, scope: Mapping[str, Any], receive: Receive, kind: AnyInput | None
+    ) -> bytes:
+        most = self.config.max_body_bytes
+        limit = (
+            most + OVERHEAD_BYTES
+            if kind is None
+            else body_limit(_text(scope, b"content-type"), self.config)
+        )
+        what = "tensors" if kind is None else f"{kind.noun}s"
         too_large = RequestError(
-            413,
-            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {kind.noun}s "
-            "that are allowed",
+            413, f"the body is larger than the {most:,} bytes of {what} that are allowed"
         )
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
@@ -227,7 +395,7 @@ class App:
                 chunks.append(chunk)
         if size > limit:
             raise too_large
-        if not size and not kind.empty_files:
+        if not size and kind is not None and not kind.empty_files:
             raise RequestError(
                 400,
                 f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
@@ -236,16 +404,14 @@ class App:
 
 
 def open_app(
-    models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None
+    config: ServeConfig,
+    parallel: int,
+    keys: Mapping[str, ApiKey],
+    exchange: Exchange = alone,
 ) -> App:
-    """The application for bundles, by model name."""
-    predictors = {
-        name: BundlePredictor(
-            uri, threads=config.threads, batch=config.max_batch, engine=config.engine
-        )
-        for name, uri in models.items()
-    }
-    return App(Service(predictors, config), config, parallel, api_key)
+    """The application for the models and pipelines of a config."""
+    service = Service(open_predictors(config), config)
+    return App(service, config, parallel, keys=keys, exchange=exchange)
 
 
 async def _in_time(

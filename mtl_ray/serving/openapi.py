@@ -8,6 +8,7 @@ from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.input import FRAME, PREDICTION
 from mtl_ray.serving.bodies import AnyInput
+from mtl_ray.serving.v2_openapi import v2_paths, v2_schemas
 from mtl_ray.tasks.response import MASK_FORMS
 from mtl_ray.tasks.task import Task
 
@@ -20,9 +21,17 @@ ERRORS = {
     "413": "The body is too large, or has too many files.",
     "415": "The body is compressed, or a multipart body other than multipart/form-data.",
     "422": "The data is too large: an image has too many pixels, a point cloud too many numbers.",
+    "429": "The key has used its rate; Retry-After says when to try again.",
     "503": "Too many requests are waiting; Retry-After says when to try again.",
     "504": "There was no answer in time.",
 }
+
+
+METRICS = "Counts of all replicas in the text format of Prometheus."
+STATISTICS = (
+    "Histograms of the data and of the scores of each head since the start, those of the bundle's "
+    "own validation, and how far they lie apart."
+)
 
 
 def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
@@ -48,11 +57,15 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
         },
         "paths": {
             "/predictions/{model}": {"post": _predict(known, kinds)},
+            "/predictions/{model}/versions/{version}": {"post": _of_version(known, kinds)},
             "/models": {"get": _get(models, "application/json")},
+            "/models/{model}/statistics": {"get": _statistics()},
+            "/metrics": {"get": _get(METRICS, "text/plain")},
             "/ping": {
                 "get": _get('{"status": "Healthy"} while the server runs.', "application/json")
             },
             "/": {"get": _get("A page to try the models with your own files.", "text/html")},
+            **v2_paths(),
         },
         "components": {
             "securitySchemes": {
@@ -62,9 +75,24 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
                     "description": "Required if the server has a key.",
                 }
             },
-            "schemas": _schemas(known, kinds),
+            "schemas": {**_schemas(known, kinds), **v2_schemas()},
         },
     }
+
+
+def _of_version(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
+    operation = _predict(known, kinds)
+    version = _parameter("version", "path", "A version that /models gives.", {"type": "string"})
+    return {
+        **operation,
+        "summary": "The same by one version of a model, whatever the weights are.",
+        "parameters": [*operation["parameters"], version],
+    }
+
+
+def _statistics() -> dict[str, Any]:
+    name = _parameter("model", "path", "A name that /models gives.", {"type": "string"})
+    return {**_get(STATISTICS, "application/json"), "parameters": [name]}
 
 
 def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
 
 
 MAX_AGE_S = 600
+EXPOSED = "Retry-After, X-Request-ID, X-Model-Version"
+"""Headers of an answer that a page of another site may read."""
 
 
 def cors_headers(origin: str, allowed: Sequence[str]) -> Mapping[str, str]:
@@ -75,12 +77,12 @@ def cors_headers(origin: str, allowed: Sequence[str]) -> Mapping[str, str]:
     if not allowed:
         return {}
     if "*" in allowed:
-        return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
+        return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSED}
     if origin not in allowed:
         return {"Vary": "Origin"}
     return {
         "Access-Control-Allow-Origin": origin,
-        "Access-Control-Expose-Headers": "Retry-After",
+        "Access-Control-Expose-Headers": EXPOSED,
         "Vary": "Origin",
     }
 
@@ -93,6 +95,6 @@ def preflight_headers(
         return {}
     return {
         "Access-Control-Allow-Methods": ", ".join(methods),
-        "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept, X-Request-ID",
         "Access-Control-Max-Age": str(MAX_AGE_S),
     }

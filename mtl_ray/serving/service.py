@@ -5,15 +5,18 @@ It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/ser
 Ray Serve.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mtl_ray.config.validate import values_of
 from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.inference.statistics import Statistics
 from mtl_ray.inputs.input import FRAME, PREDICTION, Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.routes import Routes
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.response import MASK_FORMS, MaskForm, head_response
 
@@ -50,19 +53,42 @@ class Service:
     Args:
         predictors: by model name.
         config: thresholds and limits.
+        statistics: of the same predictors until now, by key; these go on.
     """
 
-    def __init__(self, predictors: Mapping[str, Predictor], config: ServeConfig) -> None:
+    def __init__(
+        self,
+        predictors: Mapping[str, Predictor],
+        config: ServeConfig,
+        statistics: Mapping[str, Statistics] | None = None,
+    ) -> None:
         self.predictors = predictors
         self.config = config
+        self.statistics = {key: (statistics or {}).get(key) or Statistics() for key in predictors}
+        self._lock = threading.Lock()
 
     def models(self) -> dict[str, Any]:
         """The answer to ``GET /models``: the input, heads, class names and canvas of each model."""
+        routes = Routes(self.predictors, self.config.models)
+        described = []
+        for name in routes.names:
+            model = describe_model(name, self.predictors[routes.main_key(name)])
+            shares = routes.shares.get(name)
+            described.append({**model, "versions": shares} if shares else model)
+        return {"models": described}
+
+    def kept_statistics(self, predictors: Mapping[str, Predictor]) -> dict[str, Statistics]:
+        """The statistics of those predictors that are served already."""
         return {
-            "models": [
-                describe_model(name, predictor) for name, predictor in self.predictors.items()
-            ]
+            key: counted
+            for key, counted in self.statistics.items()
+            if predictors.get(key) is self.predictors[key]
         }
+
+    def counted(self) -> dict[str, Any]:
+        """The statistics of each predictor, as plain values."""
+        with self._lock:
+            return {key: each.to_json() for key, each in self.statistics.items()}
 
     def check_request(self, model: str, query: Mapping[str, str], accept: str) -> PredictionRequest:
         """Checks a request except its body.
@@ -104,11 +130,20 @@ class Service:
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
         """Answers requests to one model in one batch; a file that cannot be read fails only its own
         reply.
+
+        Raises:
+            RequestError: if one of them needs more memory than is allowed.
         """
         kind = self.predictors[model].canvas.input
         raws = [self._decode(kind.noun, request) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
-        predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
+        try:
+            found = self.predictors[model].predict(readable) if readable else []
+        except TooLargeError as error:
+            raise RequestError(422, str(error)) from None
+        with self._lock:
+            self.statistics[model].update(self.predictors[model].canvas, readable, found)
+        predictions = iter(found)
         return [
             as_json(_named(kind, request.id, raw.content), raw.status)
             if isinstance(raw, RequestError)

@@ -121,12 +121,17 @@ class Cache:
             yield
 
 
+def user_folder(name: str) -> Path:
+    """A folder of this program below the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mtl_ray" / name
+
+
 def default_cache() -> Cache:
     """The cache of this user, as large as ``MTL_RAY_CACHE_BYTES`` says; by default at most half
     of what the disk has to give.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get(FOLDER_VARIABLE) or Path(base) / "mtl_ray" / "shards")
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or user_folder("shards"))
     cache = Cache(folder, DEFAULT_LIMIT_BYTES)
     if limit := os.environ.get(LIMIT_VARIABLE):
         if not limit.isdecimal():

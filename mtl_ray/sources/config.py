@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
-from mtl_ray.sources.lidar_configs import CloudObjects, LidarConfig
-from mtl_ray.sources.lidar_configs_more import DrivingConfig
+from mtl_ray.sources.lidar.config import CloudObjects, LidarConfig
+from mtl_ray.sources.lidar.dataset_configs import DrivingConfig
 from mtl_ray.sources.object_configs import (
     Cityscapes,
     Coco,

@@ -155,6 +155,7 @@ class Validation:
             self._config.data.canvas,
             device=self._context.device,
             batch=self._config.evaluate.batch,
+            slide=self._config.evaluate.slide,
         )
         tta = self._config.evaluate.tta
         return predictor if tta is None else AugmentedPredictor(predictor, tta)

@@ -20,6 +20,8 @@ from mtl_ray.weights.original import Original
 from mtl_ray.weights.parts import imported_part, parts_of
 from mtl_ray.weights.targets import data_vocabulary
 
+BACKGROUND = "__background__"
+"""The first class in torchvision's lists of names (``weights.meta["categories"]``)."""
 _LISTED = 20
 """Most names in an error."""
 
@@ -66,6 +68,8 @@ def import_network(
         ValueError: if nothing fits, or the network is not filled whole.
     """
     names = classes if isinstance(classes, tuple) else original.classes
+    if original.program == "torchvision" and names is not None and names[0] == BACKGROUND:
+        names = names[1:]
     count = classes if isinstance(classes, int) else None if names is None else len(names)
     network = _without_own_classes(config.model.without_pretrained())
     if count is None:
@@ -136,7 +140,10 @@ def _count(network: ModelConfig, original: Original) -> int:
         if part.prefix.startswith("heads.")
         for name, value in imported_part(part, original).items()
     }
-    return count_classes(found, small, large, 2)
+    count = count_classes(found, small, large, 2)
+    # a row of the background, which the network gives up when it knows the number of classes
+    dense = any(name.startswith("head.classification_head.") for name in original.tensors)
+    return count - 1 if original.program == "torchvision" and dense else count
 
 
 def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled:

@@ -24,7 +24,7 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.tasks.lidar.confusion import MatchRule
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.nuscenes_frames import nuscenes_frame
+from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.lidar.task import DETECTION_3D
 from mtl_ray.tasks.task import KnownHead
 

@@ -10,7 +10,7 @@ from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
 from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 

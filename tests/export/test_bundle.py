@@ -24,6 +24,7 @@ from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.statistics import read_statistics
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.models.head import Context, Features
@@ -95,7 +96,11 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
         "metrics.json",
         "parity.json",
         "range.json",
+        "statistics.json",
     }
+    counted = read_statistics(bundle.read("statistics.json"))
+    assert counted.samples == counted.data["brightness"].total > 0
+    assert set(counted.scores) == {"boxes", "labels"}
     assert json.loads(bundle.read("metrics.json"))["checkpoint"] == checkpoint
     graph = onnx.load_from_string(bundle.read("model.onnx")).graph
     assert [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim] == [
@@ -181,7 +186,7 @@ def test_raw_layout_with_triton_names_and_normalised_input(
     ]
     assert [(out.name, out.head, out.field) for out in bundle.signature.outputs] == [
         ("OUTPUT__0", "yolov3", "candidates"),
-        ("OUTPUT__1", "fcn", "classes"),
+        ("OUTPUT__1", "fcn", "logits"),
         ("OUTPUT__2", "multilabel", "scores"),
     ]
     graph = onnx.load_from_string(

@@ -162,6 +162,18 @@ def test_int8_is_calibrated_on_the_training_split_alone(
     assert "training split, which cannot be read" in built.failure
 
 
+def test_a_second_export_does_not_calibrate_again(
+    request_of: Callable[[AnyEngine], EngineRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MTL_RAY_CACHE", str(tmp_path))
+    request = request_of(engine("onnxruntime", precision="int8"))
+    first = build(request)
+    monkeypatch.setattr(onnx_int8, "quantised", lambda *_: pytest.fail("calibrated again"))
+    assert build(request).files == first.files != {}
+
+
 def test_nodes_can_stay_exact(
     request_of: Callable[[AnyEngine], EngineRequest], built_as: Callable[[str], BuiltEngine]
 ) -> None:

@@ -11,7 +11,7 @@ from mtl_ray.models.config import BackboneConfig
 from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
 from mtl_ray.models.hybrid_encoder import HybridEncoder, sine_positions
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.query.dfine_config import DFineHead
+from mtl_ray.tasks.detection.realtime.config import DFineHead
 
 
 def neck_of(**options: Any) -> HybridEncoder:

@@ -410,7 +410,7 @@ def test_an_answer_that_takes_too_long_is_given_up(
     assert late.status_code == 504
     assert app.active == 0
     held.go.set()  # its thread now finds that nobody waits for the answer
-    app.config = ServeConfig()
+    app.current.config = ServeConfig()
     assert call(app, "POST", "/predictions/boxes", content=picture).status_code == 200
     app.close()
 

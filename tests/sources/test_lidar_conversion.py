@@ -21,7 +21,7 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.folders import PASSED_OVER
 from mtl_ray.sources.image_reading import open_source
-from mtl_ray.sources.lidar_configs import CloudObjects, Clouds, Kitti, Street
+from mtl_ray.sources.lidar.config import CloudObjects, Clouds, Kitti, Street
 from mtl_ray.sources.writers.kitti import NO_CAMERA, OTHER_FEATURES
 
 Encoding = Literal["arrow", "tfrecord"]

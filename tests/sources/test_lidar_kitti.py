@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
-from mtl_ray.sources import kitti, kitti_labels
 from mtl_ray.sources.image_reading import USUAL_RULE, open_source
-from mtl_ray.sources.kitti_labels import (
+from mtl_ray.sources.lidar import kitti, kitti_labels
+from mtl_ray.sources.lidar.config import Kitti
+from mtl_ray.sources.lidar.kitti_labels import (
     kitti_lines,
     label_lines,
     plane_lines,
@@ -22,9 +23,8 @@ from mtl_ray.sources.kitti_labels import (
     read_labels,
     read_plane,
 )
-from mtl_ray.sources.lidar_configs import Kitti
+from mtl_ray.sources.lidar.street import CAMERA
 from mtl_ray.sources.source import SkippedItem
-from mtl_ray.sources.street import CAMERA
 
 CALIBRATION = (
     "P0: 700 0 600 0 0 700 180 0 0 0 1 0\nP2: 700 0 600 40 0 700 180 0 0 0 1 0\n"

@@ -12,9 +12,9 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.inputs.points import POINTS
 from mtl_ray.sources.image_reading import open_source
-from mtl_ray.sources.lidar_configs import Street
-from mtl_ray.sources.street_rays import Ball, Block, Pole, Shape, cast, spinning_rays
-from mtl_ray.sources.street_things import NOISE_M, Spot, Thing, car, cyclist, pedestrian
+from mtl_ray.sources.lidar.config import Street
+from mtl_ray.sources.lidar.street_rays import Ball, Block, Pole, Shape, cast, spinning_rays
+from mtl_ray.sources.lidar.street_things import NOISE_M, Spot, Thing, car, cyclist, pedestrian
 
 GROUND = (0.0, 0.0, 1.0, 1.73)
 

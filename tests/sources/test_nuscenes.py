@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
-from mtl_ray.sources import nuscenes_tables
 from mtl_ray.sources.image_reading import ImageRule, open_source
-from mtl_ray.sources.lidar_configs_more import Lyft, NuScenes
-from mtl_ray.sources.nuscenes import CLASSES, open_nuscenes
-from mtl_ray.sources.nuscenes_frames import ABSENT
-from mtl_ray.sources.nuscenes_scenes import SPLITS
-from mtl_ray.sources.nuscenes_tables import read_rows
+from mtl_ray.sources.lidar import nuscenes_tables
+from mtl_ray.sources.lidar.dataset_configs import Lyft, NuScenes
+from mtl_ray.sources.lidar.nuscenes import CLASSES, open_nuscenes
+from mtl_ray.sources.lidar.nuscenes_frames import ABSENT
+from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS
+from mtl_ray.sources.lidar.nuscenes_tables import read_rows
 from mtl_ray.sources.source import SkippedItem
 from tests.sources.nuscenes_cases import KEY_STEP, SWEEP_STEP, World
 
@@ -364,7 +364,7 @@ def test_real_tables_of_lyft(shared_data: Path) -> None:
     made of it are.
     """
     from mtl_ray.pickles.unpickle import load_pickle
-    from mtl_ray.sources.nuscenes_frames import KeyFrame, _found
+    from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame, _found
 
     root = shared_data / "fmt_openmmlab" / "mmdet3d" / "lyft"
     source = open_source(Lyft(root=str(root), split="val"))

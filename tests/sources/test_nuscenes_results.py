@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_ray.inputs.point_cloud import Calibration
-from mtl_ray.sources.lidar_configs_more import NuScenes
-from mtl_ray.sources.lidar_objects import rotations
+from mtl_ray.sources.lidar.dataset_configs import NuScenes
+from mtl_ray.sources.lidar.objects import rotations
 from mtl_ray.sources.writers.nuscenes_results import (
     attribute_of,
     quaternions,

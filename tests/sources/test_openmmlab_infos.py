@@ -16,8 +16,8 @@ from mtl_ray.geometry.cameras import lidar_to_kitti
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
 from mtl_ray.sources.image_reading import open_source
-from mtl_ray.sources.kitti_labels import read_calibration, read_labels
-from mtl_ray.sources.lidar_configs_more import OpenmmlabInfos
+from mtl_ray.sources.lidar.dataset_configs import OpenmmlabInfos
+from mtl_ray.sources.lidar.kitti_labels import read_calibration, read_labels
 from mtl_ray.sources.source import SkippedItem
 
 CLASSES = ("Pedestrian", "Cyclist", "Car")

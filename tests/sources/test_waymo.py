@@ -16,13 +16,13 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.cameras import project
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
-from mtl_ray.sources import waymo_frames
 from mtl_ray.sources.image_reading import open_source
-from mtl_ray.sources.lidar_configs_more import Waymo
-from mtl_ray.sources.protobuf_wire import Message
+from mtl_ray.sources.lidar import waymo_frames
+from mtl_ray.sources.lidar.dataset_configs import Waymo
+from mtl_ray.sources.lidar.protobuf_wire import Message
+from mtl_ray.sources.lidar.waymo import EMPTY
+from mtl_ray.sources.lidar.waymo_frames import Laser, read_frame
 from mtl_ray.sources.source import SkippedItem
-from mtl_ray.sources.waymo import EMPTY
-from mtl_ray.sources.waymo_frames import Laser, read_frame
 from tests.sources.waymo_cases import (
     compressed,
     encode_camera,

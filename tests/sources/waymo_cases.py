@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.sources.lidar.waymo_frames import Laser
 from mtl_ray.sources.tfrecord_files import masked_crc32c
-from mtl_ray.sources.waymo_frames import Laser
 
 TYPES = {"Car": 1, "Pedestrian": 2, "Sign": 3, "Cyclist": 4}
 

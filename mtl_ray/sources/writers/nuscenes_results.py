@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import Calibration
-from mtl_ray.sources.lidar_objects import rotations
+from mtl_ray.sources.lidar.objects import rotations
 
 MOST_BOXES = 500
 """Of a sample; more are refused by the benchmark, so the best are kept."""

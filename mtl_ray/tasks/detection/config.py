@@ -3,7 +3,7 @@
 from mtl_ray.tasks.detection.dense import config as dense
 from mtl_ray.tasks.detection.dynamic import config as dynamic
 from mtl_ray.tasks.detection.query import config as query
-from mtl_ray.tasks.detection.query import dfine_config as dfine
+from mtl_ray.tasks.detection.realtime import config as realtime
 from mtl_ray.tasks.detection.two_stage import config as two_stage
 from mtl_ray.tasks.task import AnyHead
 
@@ -12,5 +12,5 @@ HEADS: tuple[type[AnyHead], ...] = (
     *dynamic.HEADS,
     *two_stage.HEADS,
     *query.HEADS,
-    *dfine.HEADS,
+    *realtime.HEADS,
 )

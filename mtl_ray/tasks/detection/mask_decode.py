@@ -32,6 +32,11 @@ class MaskFraming(Protocol):
         ...
 
 
+def mask_frame_of(head: object) -> MaskFrame | None:
+    """The frame of the masks of a head's config; None if it has none."""
+    return head.mask_frame if isinstance(head, MaskFraming) else None
+
+
 def decode_masks(
     masks: NDArray[np.float32], boxes_xyxy: NDArray[np.float32], frame: Frame, head: object
 ) -> tuple[bytes, ...]:

@@ -228,4 +228,9 @@ def check_learnt(head_type: str, option: str, named: Sequence[str], classes: Seq
         )
 
 
+def anchors_in_space(head: AnyHead) -> Anchor3dHead | None:
+    """The head itself if it has anchors in space, else None."""
+    return head if isinstance(head, Anchor3dHead) else None
+
+
 HEADS: tuple[type[AnyHead], ...] = (Anchor3dHead, CenterPointHead)

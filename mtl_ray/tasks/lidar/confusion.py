@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.geometry.rotated_iou import paired_intersections
 from mtl_ray.tasks.charts import BACKGROUND, Confusion
 from mtl_ray.tasks.lidar.matching import NOTHING, same_frame_pairs, serial_choice
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, columns_of
 
 MIN_SCORE = 0.3
 """Detections with a lower score are left out, as in drawings."""

@@ -14,17 +14,17 @@ from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall
 from mtl_ray.tasks.lidar.confusion import MIN_SCORE, MatchRule, object_confusion
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.kitti import KittiTable, kitti_table
-from mtl_ray.tasks.lidar.kitti_columns import KittiFrame, columns_of
-from mtl_ray.tasks.lidar.kitti_frames import kitti_frame
-from mtl_ray.tasks.lidar.kitti_keys import by_class, main_precision, named_figures
-from mtl_ray.tasks.lidar.kitti_levels import MODERATE, count_line
-from mtl_ray.tasks.lidar.kitti_overlaps import AREAS
-from mtl_ray.tasks.lidar.nuscenes import ERROR_DISTANCE, ERRORS, NuscenesTable, nuscenes_table
-from mtl_ray.tasks.lidar.nuscenes_columns import NuscenesFrame
-from mtl_ray.tasks.lidar.nuscenes_columns import columns_of as nuscenes_columns_of
-from mtl_ray.tasks.lidar.nuscenes_columns import count_line as nuscenes_count_line
-from mtl_ray.tasks.lidar.nuscenes_frames import nuscenes_frame
+from mtl_ray.tasks.lidar.kitti.columns import KittiFrame, columns_of
+from mtl_ray.tasks.lidar.kitti.frames import kitti_frame
+from mtl_ray.tasks.lidar.kitti.keys import by_class, main_precision, named_figures
+from mtl_ray.tasks.lidar.kitti.levels import MODERATE, count_line
+from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.table import KittiTable, kitti_table
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame
+from mtl_ray.tasks.lidar.nuscenes.columns import columns_of as nuscenes_columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import count_line as nuscenes_count_line
+from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
+from mtl_ray.tasks.lidar.nuscenes.table import ERROR_DISTANCE, ERRORS, NuscenesTable, nuscenes_table
 
 Benchmark = Literal["kitti", "nuscenes"]
 

@@ -6,7 +6,7 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import Calibration, EncodedPoints
 from mtl_ray.samples import Sample
-from mtl_ray.sources.kitti_labels import kitti_lines
+from mtl_ray.sources.lidar.kitti_labels import kitti_lines
 from mtl_ray.sources.writers.kitti import frame_id
 from mtl_ray.sources.writers.nuscenes_results import result_boxes, write_nuscenes_results
 from mtl_ray.tasks.frames import ResultsForm, ResultsWriter

@@ -21,7 +21,14 @@ class SemanticMap:
 
 
 def decode_class_map(arrays: Fields, frame: Frame) -> SemanticMap:
-    """Maps ``classes`` uint8 (H, W) from the canvas to the pixels of the image (nearest
-    neighbour).
+    """Maps ``classes`` uint8 (H, W), or the best of ``logits`` (C, H, W), from the canvas to the
+    pixels of the image (nearest neighbour).
     """
-    return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), frame))
+    return SemanticMap(classes=map_to_image(class_map(arrays), frame))
+
+
+def class_map(arrays: Fields) -> NDArray[np.uint8]:
+    """The class of each pixel of the canvas, (H, W)."""
+    if "logits" in arrays:
+        return np.argmax(arrays["logits"], axis=0).astype(np.uint8)
+    return np.asarray(arrays["classes"], np.uint8)

@@ -79,8 +79,11 @@ class Fcn(HeadModule):
         return {"pixel": (_cross_entropy(logits, wanted), (~ignored).sum().float())}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``classes`` uint8 (B, H, W) on the canvas."""
-        return {"classes": self.logits(features, context).argmax(dim=1).to(torch.uint8)}
+        """``classes`` uint8 (B, H, W) on the canvas, or ``logits`` float32 (B, classes, H, W)."""
+        logits = self.logits(features, context)
+        if context.logits:
+            return {"logits": logits}
+        return {"classes": logits.argmax(dim=1).to(torch.uint8)}
 
 
 def _upsampled(cells: Tensor, context: Context) -> Tensor:

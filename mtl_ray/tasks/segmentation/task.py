@@ -14,7 +14,7 @@ from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
-from mtl_ray.tasks.segmentation.decode import SemanticMap, decode_class_map
+from mtl_ray.tasks.segmentation.decode import SemanticMap, class_map, decode_class_map
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class SegmentationTask:
     def decode(self, arrays: Fields, frame: Frame, head: object) -> SemanticMap:
         """See ``decode.decode``."""
         return decode_class_map(arrays, frame)
+
+    def of_windows(self, classes: NDArray[np.uint8]) -> SemanticMap:
+        """See ``WindowTask``."""
+        return SemanticMap(classes=classes)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "SemanticMetric":
         """See ``Task``."""
@@ -168,16 +172,18 @@ class SegmentationTask:
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
-    problems = field_faults(first, second, ("classes",), sides)
+    """The pixels of the same class; of logits also the largest difference, relative to the largest
+    one.
+    """
+    problems = field_faults(first, second, ("classes", "logits"), sides)
     if problems:
         return Difference(unit="pixels", incomparable=problems)
-    count = first["classes"].size
-    return Difference(
-        unit="pixels",
-        compared=count,
-        agreeing=int((first["classes"] == second["classes"]).sum()),
-        count=count,
-    )
+    same = class_map(first) == class_map(second)
+    apart = Difference(unit="pixels", compared=same.size, agreeing=int(same.sum()), count=same.size)
+    if "logits" not in first:
+        return apart
+    largest = max(1.0, float(np.abs(first["logits"]).max()))
+    return apart.with_scores(first["logits"] / largest, second["logits"] / largest)
 
 
 def _read_png(

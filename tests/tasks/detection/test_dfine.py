@@ -19,7 +19,8 @@ from mtl_ray.models.hybrid_config import HgNetStage, HgNetV2Backbone, HybridEnco
 from mtl_ray.models.hybrid_encoder import HybridEncoder
 from mtl_ray.models.imports import Importing
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.tasks.detection.query.dfine_boxes import (
+from mtl_ray.tasks.detection.query.matcher import SetTargets, corners, match, matching_costs
+from mtl_ray.tasks.detection.realtime.boxes import (
     canvas_targets,
     distribution_loss,
     expected_shifts,
@@ -27,11 +28,10 @@ from mtl_ray.tasks.detection.query.dfine_boxes import (
     shift_targets,
     shifted_boxes,
 )
-from mtl_ray.tasks.detection.query.dfine_config import Denoising, DFineHead, RtDetrV2Head
-from mtl_ray.tasks.detection.query.dfine_denoising import noisy_queries, visible_queries
-from mtl_ray.tasks.detection.query.dfine_head import RealTimeDetr
-from mtl_ray.tasks.detection.query.dfine_losses import class_loss, union_of_matches
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners, match, matching_costs
+from mtl_ray.tasks.detection.realtime.config import Denoising, DFineHead, RtDetrV2Head
+from mtl_ray.tasks.detection.realtime.denoising import noisy_queries, visible_queries
+from mtl_ray.tasks.detection.realtime.head import RealTimeDetr
+from mtl_ray.tasks.detection.realtime.losses import class_loss, union_of_matches
 from tests.tasks.head_cases import inputs_of, total
 from tests.tasks.random_objects import instances
 

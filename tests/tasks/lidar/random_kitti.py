@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
 
 SIZES = {
     "Car": (1.5, 1.6, 3.9),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, Racks
 
 CLASSES = (
     "car",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.rotated_iou import bev_iou, iou_3d
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame
 
 HEIGHTS, OCCLUSIONS, TRUNCATIONS = (40, 25, 25), (0, 1, 2), (0.15, 0.3, 0.5)
 NEIGHBOUR = {"car": "van", "pedestrian": "person_sitting"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame
 
 NONE = {"traffic_cone": (2, 3, 4), "barrier": (3, 4)}
 

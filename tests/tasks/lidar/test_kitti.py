@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.kitti import average_precision, kitti_table
-from mtl_ray.tasks.lidar.kitti_columns import Columns, KittiFrame, columns
-from mtl_ray.tasks.lidar.kitti_keys import named_figures
-from mtl_ray.tasks.lidar.kitti_levels import LEVELS, OVERLAPS, count_line, least_overlaps
-from mtl_ray.tasks.lidar.kitti_overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, columns
+from mtl_ray.tasks.lidar.kitti.keys import named_figures
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, OVERLAPS, count_line, least_overlaps
+from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
+from mtl_ray.tasks.lidar.kitti.table import average_precision, kitti_table
 from tests.tasks.lidar.random_kitti import random_frame
 from tests.tasks.lidar.reference_kitti import reference_ap
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_ray.tasks.lidar.confusion import MatchRule, object_confusion
-from mtl_ray.tasks.lidar.nuscenes_columns import Columns, NuscenesFrame
+from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame
 
 NAMES = ("car", "pedestrian")
 

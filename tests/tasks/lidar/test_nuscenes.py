@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.nuscenes import ERRORS, nuscenes_table
-from mtl_ray.tasks.lidar.nuscenes_columns import NuscenesFrame, count_line
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, count_line
+from mtl_ray.tasks.lidar.nuscenes.table import ERRORS, nuscenes_table
 from tests.tasks.lidar.random_nuscenes import CLASSES, random_sample
 from tests.tasks.lidar.reference_nuscenes import reference_class
 

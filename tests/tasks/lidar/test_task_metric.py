@@ -7,7 +7,7 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.kitti_frames import as_written
+from mtl_ray.tasks.lidar.kitti.frames import as_written
 from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")

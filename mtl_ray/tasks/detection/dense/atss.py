@@ -9,16 +9,12 @@ from torch import Tensor, nn
 
 from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
-from mtl_ray.tasks.detection.dense.assign import Matches, assign_adaptively, valid_cells
 from mtl_ray.tasks.detection.dense.boxes import centerness, decode_offsets, distances
 from mtl_ray.tasks.detection.dense.config import AtssHead
 from mtl_ray.tasks.detection.dense.grid import (
-    Grid,
-    counted,
-    labels_of,
+    AdaptiveGrid,
     matched,
     positives,
-    wanted_boxes,
 )
 from mtl_ray.tasks.detection.dense.layers import start
 from mtl_ray.tasks.detection.dense.losses import box_iou_loss, focal_loss
@@ -35,7 +31,7 @@ class Raw(NamedTuple):
     anchors: Tensor
 
 
-class Atss(Grid):
+class Atss(AdaptiveGrid):
     """ATSS (Zhang et al. 2020, https://arxiv.org/abs/1912.02424): one anchor on each cell, whose
     object is found by statistics of IoUs.
 
@@ -45,6 +41,8 @@ class Atss(Grid):
         classes: number of classes.
     """
 
+    config: AtssHead
+
     def __init__(
         self,
         config: AtssHead,
@@ -53,8 +51,8 @@ class Atss(Grid):
         classes: int,
     ) -> None:
         super().__init__(config, channels, strides, classes)
-        self.centerness_weight = config.centerness_weight
         self.config = config
+        self.centerness_weight = config.centerness_weight
         self.atss_cls = nn.Conv2d(config.channels, classes, 3, padding=1)
         self.atss_reg = nn.Conv2d(config.channels, 4, 3, padding=1)
         self.atss_centerness = nn.Conv2d(config.channels, 1, 3, padding=1)
@@ -75,10 +73,7 @@ class Atss(Grid):
     def raw(self, features: Features) -> Raw:
         """The outputs of all anchors."""
         logits, deltas, centres = (flatten_levels(maps, 1) for maps in self.outputs(features))
-        points, strides = self.corners(features)
-        half = strides * self.config.anchor_scale / 2  # (N, 1)
-        anchors = torch.cat([points - half, points + half], dim=1)
-        return Raw(logits, deltas, centres[..., 0], anchors)
+        return Raw(logits, deltas, centres[..., 0], self.anchors(features))
 
     def boxes(self, raw: Raw) -> Tensor:
         """Predicted boxes (B, N, 4) xyxy in canvas pixels."""
@@ -94,16 +89,13 @@ class Atss(Grid):
         ``class`` is ignored for classes that the dataset of an image does not know.
         """
         raw = self.raw(features)
-        valid = valid_cells(self.sizes(features), self.strides, context.valid_hw)
-        match, positive = self.assign(raw, features, targets, valid)
-        labels = labels_of(targets, match, positive, self.classes)
-        centres = (raw.anchors[:, :2] + raw.anchors[:, 2:]) / 2  # (N, 2)
-        class_loss = focal_loss(raw.logits, labels, targets["known_classes"])  # (B, N)
-        class_loss = class_loss * (counted(targets, positive, centres) & valid)
+        match, positive, labels, judged = self.assigned(features, targets, context)
+        class_loss = focal_loss(raw.logits, labels, targets["known_classes"]) * judged  # (B, N)
         gt_boxes = torch.where(
             positive[..., None], matched(targets["boxes"], match), raw.anchors
         )  # (B, N, 4)
-        share = centerness(distances(centres, gt_boxes)) * positive  # (B, N)
+        points, _ = self.corners(features)
+        share = centerness(distances(points, gt_boxes)) * positive  # (B, N)
         box_loss = box_iou_loss(self.boxes(raw), gt_boxes, "giou") * share
         centre_loss = F.binary_cross_entropy_with_logits(raw.centre, share, reduction="none")
         count = positives(positive, targets["annotated"])
@@ -112,20 +104,6 @@ class Atss(Grid):
             "box": (box_loss.sum() * self.box_weight, share.sum()),
             "centerness": ((centre_loss * positive).sum() * self.centerness_weight, count),
         }
-
-    def assign(
-        self, raw: Raw, features: Features, targets: Mapping[str, Tensor], valid: Tensor
-    ) -> Matches:
-        """The object of each anchor."""
-        counts = [height * width for height, width in self.sizes(features)]
-        return assign_adaptively(
-            raw.anchors,
-            counts,
-            targets["boxes"],
-            wanted_boxes(targets),
-            valid,
-            self.config.nearest,
-        )
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """All anchors before suppression: ``boxes`` (B, N, 4) within the valid part of the canvas,
@@ -143,19 +121,3 @@ class Atss(Grid):
         """See ``InspectedHead``: ``cls0``, ``reg0`` and ``ctr0`` of each level."""
         classes, deltas, centres = self.outputs(features)
         return numbered(cls=classes, reg=deltas, ctr=centres)
-
-    def target_arrays(
-        self, features: Features, targets: Mapping[str, Tensor], context: Context
-    ) -> dict[str, Tensor]:
-        """See ``InspectedHead``; boxes of anchors that are not positive are 0."""
-        raw = self.raw(features)
-        valid = valid_cells(self.sizes(features), self.strides, context.valid_hw)
-        match, positive = self.assign(raw, features, targets, valid)
-        labels = labels_of(targets, match, positive, self.classes)
-        centres = (raw.anchors[:, :2] + raw.anchors[:, 2:]) / 2
-        judged = counted(targets, positive, centres) & valid
-        arrays = {
-            "target_labels": torch.where(judged, labels, -1),
-            "target_boxes": matched(targets["boxes"], match) * positive[..., None],
-        }
-        return {**self.by_level(arrays, self.sizes(features)), "anchors": raw.anchors}

@@ -2,7 +2,6 @@
 ``retinanet``, ``fcos``, ``atss`` and ``gfl``.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -162,8 +161,21 @@ class RetinaNetHead(HeadOptions):
         return RetinaNet(self, channels, strides, len(vocabulary.classes[self.annotation]))
 
 
-PUBLISHED = Selection(score_threshold=0.05, iou_threshold=0.6, rank="pair", threshold_on="class")
-"""The selection of the published dense detectors."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GridSelection(Selection):
+    """``Selection`` of the published dense detectors."""
+
+    score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    iou_threshold: float = Field(default=0.6, gt=0, le=1)
+    rank: Literal["candidate", "pair"] = "pair"
+    threshold_on: Literal["score", "class"] = "class"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FcosSelection(GridSelection):
+    """``Selection`` of the published FCOS without its later tricks."""
+
+    iou_threshold: float = Field(default=0.5, gt=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -182,7 +194,7 @@ class GridHead(HeadOptions):
     """Weight of the class loss."""
     box_weight: float = Field(default=2.0, ge=0)
     """Weight of the box loss among this head's losses."""
-    select: Selection = PUBLISHED
+    select: GridSelection = Field(default_factory=GridSelection)
 
     def __post_init__(self) -> None:
         if self.channels % self.norm_groups:
@@ -229,7 +241,7 @@ class FcosHead(GridHead):
     """Weight of the box loss among this head's losses."""
     centerness_weight: float = Field(default=1.0, ge=0)
     """Weight of the centerness loss."""
-    select: Selection = dataclasses.replace(PUBLISHED, iou_threshold=0.5)
+    select: FcosSelection = Field(default_factory=FcosSelection)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,16 +8,12 @@ from torch import Tensor, nn
 
 from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
-from mtl_ray.tasks.detection.dense.assign import Matches, assign_adaptively, valid_cells
 from mtl_ray.tasks.detection.dense.boxes import around, distances
 from mtl_ray.tasks.detection.dense.config import GflHead
 from mtl_ray.tasks.detection.dense.grid import (
-    Grid,
-    counted,
-    labels_of,
+    AdaptiveGrid,
     matched,
     positives,
-    wanted_boxes,
 )
 from mtl_ray.tasks.detection.dense.layers import start
 from mtl_ray.tasks.detection.dense.losses import (
@@ -53,7 +49,7 @@ class Raw(NamedTuple):
     strides: Tensor
 
 
-class Gfl(Grid):
+class Gfl(AdaptiveGrid):
     """Generalized focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388): class scores that
     are the quality of the box, and a distribution over the distance to each side; assigned as ATSS.
 
@@ -63,6 +59,8 @@ class Gfl(Grid):
         classes: number of classes.
     """
 
+    config: GflHead
+
     def __init__(
         self,
         config: GflHead,
@@ -71,8 +69,8 @@ class Gfl(Grid):
         classes: int,
     ) -> None:
         super().__init__(config, channels, strides, classes)
-        self.dfl_weight = config.dfl_weight
         self.config = config
+        self.dfl_weight = config.dfl_weight
         self.gfl_cls = nn.Conv2d(config.channels, classes, 3, padding=1)
         self.gfl_reg = nn.Conv2d(config.channels, 4 * (config.reg_max + 1), 3, padding=1)
         self.integral = Integral(config.reg_max)
@@ -97,17 +95,6 @@ class Gfl(Grid):
         """Predicted boxes (B, N, 4) xyxy in canvas pixels."""
         return around(raw.points, self.integral(raw.bins) * raw.strides)
 
-    def assign(
-        self, raw: Raw, features: Features, targets: Mapping[str, Tensor], valid: Tensor
-    ) -> Matches:
-        """The object of each point, by the square anchor around it."""
-        half = raw.strides * self.config.anchor_scale / 2
-        anchors = torch.cat([raw.points - half, raw.points + half], dim=1)
-        counts = [height * width for height, width in self.sizes(features)]
-        return assign_adaptively(
-            anchors, counts, targets["boxes"], wanted_boxes(targets), valid, self.config.nearest
-        )
-
     def losses(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
     ) -> dict[str, Term]:
@@ -119,9 +106,7 @@ class Gfl(Grid):
         no weight.
         """
         raw = self.raw(features)
-        valid = valid_cells(self.sizes(features), self.strides, context.valid_hw)
-        match, positive = self.assign(raw, features, targets, valid)
-        labels = labels_of(targets, match, positive, self.classes)
+        match, positive, labels, judged = self.assigned(features, targets, context)
         known = targets["known_classes"]
         scores = raw.logits.detach().sigmoid().masked_fill(~known[:, None], 0)
         weight = scores.amax(dim=2) * positive  # (B, N)
@@ -130,8 +115,7 @@ class Gfl(Grid):
             positive[..., None], matched(targets["boxes"], match), boxes.detach()
         )
         quality = torch.where(positive, paired_iou(boxes.detach(), gt_boxes), 0.0)  # (B, N)
-        class_loss = quality_focal_loss(raw.logits, labels, quality, known)
-        class_loss = class_loss * (counted(targets, positive, raw.points) & valid)
+        class_loss = quality_focal_loss(raw.logits, labels, quality, known) * judged
         box_loss = box_iou_loss(boxes, gt_boxes, "giou") * weight
         sides = distances(raw.points, gt_boxes) / raw.strides  # (B, N, 4) strides
         sides = sides.clamp(min=0, max=self.config.reg_max - 0.1)
@@ -159,18 +143,3 @@ class Gfl(Grid):
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
         classes, bins = self.outputs(features)
         return numbered(cls=classes, reg=bins)
-
-    def target_arrays(
-        self, features: Features, targets: Mapping[str, Tensor], context: Context
-    ) -> dict[str, Tensor]:
-        """See ``InspectedHead``; boxes of points that are not positive are 0."""
-        raw = self.raw(features)
-        valid = valid_cells(self.sizes(features), self.strides, context.valid_hw)
-        match, positive = self.assign(raw, features, targets, valid)
-        labels = labels_of(targets, match, positive, self.classes)
-        judged = counted(targets, positive, raw.points) & valid
-        arrays = {
-            "target_labels": torch.where(judged, labels, -1),
-            "target_boxes": matched(targets["boxes"], match) * positive[..., None],
-        }
-        return {**self.by_level(arrays, self.sizes(features)), "points": raw.points}

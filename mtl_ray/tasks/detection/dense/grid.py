@@ -1,11 +1,12 @@
 """What the dense heads with one prediction on each cell share: ``fcos``, ``atss`` and ``gfl``."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Features, HeadModule
+from mtl_ray.models.head import Context, Features, HeadModule
 from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -13,6 +14,7 @@ from mtl_ray.tasks.detection.candidates import (
     in_crowd,
     level_masks,
 )
+from mtl_ray.tasks.detection.dense.assign import assign_adaptively, valid_cells
 from mtl_ray.tasks.detection.dense.config import AtssHead, FcosHead, GflHead
 from mtl_ray.tasks.detection.dense.layers import Scale, tower
 
@@ -79,6 +81,64 @@ class Grid(DenseModule, HeadModule):
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``; OpenMMLab has the same names after its prefix."""
         return below("bbox_head.", tensors) if program == "openmmlab" else {}
+
+
+class Assigned(NamedTuple):
+    """What each of N cells of B images learns: its object int64 (B, N), whether it is positive, its
+    class int64 (B, N), the number of classes where it is not, and whether it has a class loss.
+    """
+
+    object: Tensor
+    positive: Tensor
+    labels: Tensor
+    judged: Tensor
+
+
+class AdaptiveGrid(Grid):
+    """A grid whose cells find their objects as in ATSS, by a square anchor at the corner of each
+    cell: ``atss`` and ``gfl``.
+    """
+
+    config: AtssHead | GflHead
+
+    def anchors(self, features: Features) -> Tensor:
+        """(N, 4) xyxy in canvas pixels; their centres are the corners of the cells."""
+        points, strides = self.corners(features)
+        half = strides * self.config.anchor_scale / 2  # (N, 1)
+        return torch.cat([points - half, points + half], dim=1)
+
+    def assigned(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> Assigned:
+        """The object of each cell."""
+        sizes = self.sizes(features)
+        valid = valid_cells(sizes, self.strides, context.valid_hw)  # (B, N)
+        match, positive = assign_adaptively(
+            self.anchors(features),
+            [height * width for height, width in sizes],
+            targets["boxes"],
+            wanted_boxes(targets),
+            valid,
+            self.config.nearest,
+        )
+        labels = labels_of(targets, match, positive, self.classes)
+        judged = counted(targets, positive, self.corners(features)[0]) & valid
+        return Assigned(match, positive, labels, judged)
+
+    def target_arrays(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Tensor]:
+        """See ``InspectedHead``; boxes of cells that are not positive are 0."""
+        match, positive, labels, judged = self.assigned(features, targets, context)
+        arrays = {
+            "target_labels": torch.where(judged, labels, -1),
+            "target_boxes": matched(targets["boxes"], match) * positive[..., None],
+        }
+        return {
+            **self.by_level(arrays, self.sizes(features)),
+            "anchors": self.anchors(features),
+            "points": self.corners(features)[0],
+        }
 
 
 def floored_corners(

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class YoloxSelection(Selection):
+    """``Selection`` of the published YOLOX."""
+
+    score_threshold: float = Field(default=0.01, ge=0, lt=1)
+    iou_threshold: float = Field(default=0.65, gt=0, le=1)
+    max_detections: int = Field(default=300, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
+    rank: Literal["candidate", "pair"] = "pair"
+    best_class: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class YoloxHead(HeadOptions):
     """YOLOX (Ge et al. 2021): no anchors, objectness, SimOTA. The defaults are those of YOLOX-l; s
     has 128 channels.
@@ -60,16 +72,7 @@ class YoloxHead(HeadOptions):
     """The optimiser step from which the L1 loss is on; null: never. YOLOX has it in the last 15 of
     300 epochs, in which mosaic is off.
     """
-    select: Selection = Field(
-        default_factory=lambda: Selection(
-            score_threshold=0.01,
-            iou_threshold=0.65,
-            max_detections=300,
-            candidates=None,
-            rank="pair",
-            best_class=True,
-        )
-    )
+    select: YoloxSelection = Field(default_factory=YoloxSelection)
 
     def build(
         self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
@@ -117,6 +120,17 @@ class _RtmdetOptions(HeadOptions):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RtmdetSelection(Selection):
+    """``Selection`` of the published RTMDet."""
+
+    score_threshold: float = Field(default=0.001, ge=0, lt=1)
+    iou_threshold: float = Field(default=0.65, gt=0, le=1)
+    max_detections: int = Field(default=300, ge=1)
+    candidates: int | None = Field(default=30000, ge=1)
+    rank: Literal["candidate", "pair"] = "pair"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RtmdetHead(_RtmdetOptions):
     """RTMDet (Lyu et al. 2022): no anchors, soft labels. The defaults are those of RTMDet-l; tiny
     has 96 channels and no ``exp_on_reg``.
@@ -127,15 +141,7 @@ class RtmdetHead(_RtmdetOptions):
     """The distances of the sides are exponentials, as in the published m, l and x; in tiny and s
     they are the outputs themselves.
     """
-    select: Selection = Field(
-        default_factory=lambda: Selection(
-            score_threshold=0.001,
-            iou_threshold=0.65,
-            max_detections=300,
-            candidates=30000,
-            rank="pair",
-        )
-    )
+    select: RtmdetSelection = Field(default_factory=RtmdetSelection)
 
     def build(
         self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
@@ -146,6 +152,15 @@ class RtmdetHead(_RtmdetOptions):
         check_maps(self.type, self.levels, strides)
         check_equal_channels(self.type, self.levels, channels)
         return Rtmdet(self, channels, strides, len(vocabulary.classes[self.annotation]))
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RtmdetInsSelection(Selection):
+    """``Selection`` of the published RTMDet-Ins."""
+
+    score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    iou_threshold: float = Field(default=0.6, gt=0, le=1)
+    rank: Literal["candidate", "pair"] = "pair"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -173,15 +188,7 @@ class RtmdetInsHead(_RtmdetOptions):
     """
     mask_weight: float = Field(default=2.0, ge=0)
     """Weight of the mask loss (dice) among this head's losses."""
-    select: Selection = Field(
-        default_factory=lambda: Selection(
-            score_threshold=0.05,
-            iou_threshold=0.6,
-            max_detections=100,
-            candidates=1000,
-            rank="pair",
-        )
-    )
+    select: RtmdetInsSelection = Field(default_factory=RtmdetInsSelection)
 
     def build(
         self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]

@@ -1,0 +1,99 @@
+"""Boxes of the lidar's frame as the KITTI metric reads them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.geometry.cameras import alpha_of, boxes_2d, lidar_to_kitti
+from mtl_ray.inputs.point_cloud import Calibration, Camera
+from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+
+
+def kitti_frame(
+    truth: Boxes3d,
+    found: Detections3d,
+    classes: Sequence[str],
+    calibration: Calibration,
+) -> KittiFrame:
+    """The objects and detections of one cloud.
+
+    Data of the KITTI benchmark is measured in its camera's image: objects without a stored 2-D box
+    get the one around their projection, and detections that the camera does not see are dropped.
+    All other data has no image: heights decide nothing, and every level has the same objects.
+
+    Args:
+        truth: of the cloud.
+        found: the same.
+        classes: of both.
+        calibration: of the cloud.
+    """
+    camera = calibration.cameras[0] if in_image(calibration) else None
+    return KittiFrame(
+        truth=object_columns(truth, classes, camera),
+        found=_detections(found, classes, camera),
+    )
+
+
+def in_image(calibration: Calibration) -> bool:
+    """Whether a cloud is measured in the image of a camera."""
+    return calibration.benchmark == "kitti" and bool(calibration.cameras)
+
+
+def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> Columns:
+    """The objects of one cloud, in the frame of the camera if there is one."""
+    count = len(truth.classes)
+    names = [*(classes[each] for each in truth.classes), *truth.names[count:]]
+    boxes = truth.boxes.astype(np.float64)
+    found = columns(
+        names, boxes, truncation=as_written(truth.truncation), occlusion=truth.occlusion
+    )
+    alpha = as_written(truth.alpha)
+    unknown = ~np.isfinite(alpha)
+    alpha[unknown] = alpha_of(boxes[unknown])
+    found = replace(found, alpha=alpha)
+    if camera is None:
+        return replace(found, boxes_2d=_stored_2d(truth))
+    stored = _stored_2d(truth)
+    missing = np.isnan(stored).any(axis=1) & np.isfinite(boxes).all(axis=1)
+    stored[missing] = boxes_2d(boxes[missing], camera)
+    # an object outside the image has no height, so it does not count
+    return replace(found, boxes=_in_camera(boxes, camera), boxes_2d=np.nan_to_num(stored, nan=0.0))
+
+
+def as_written(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The shortest decimals of these numbers: 0.15, as the label says, is not above the limit 0.15
+    as the nearest float32 is.
+    """
+    return values.astype(np.str_).astype(np.float64)
+
+
+def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
+    """(N, 4); NaN for a box of no area, which sources write when they have none."""
+    stored = as_written(truth.boxes_2d)
+    stored[(stored[:, 2:] <= stored[:, :2]).all(axis=1)] = np.nan
+    return stored
+
+
+def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> Columns:
+    boxes = found.boxes.astype(np.float64)
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+    image = None
+    if camera is not None:
+        image = boxes_2d(boxes, camera)
+        kept &= ~np.isnan(image).any(axis=1)
+    made = columns(
+        [classes[each] for each in found.classes],
+        boxes if camera is None else _in_camera(boxes, camera),
+        boxes_2d=image,
+        alpha=alpha_of(boxes),
+        scores=found.scores,
+    )
+    return made.take(kept)
+
+
+def _in_camera(boxes: NDArray[np.float64], camera: Camera) -> NDArray[np.float64]:
+    return camera_boxes(*lidar_to_kitti(boxes, camera.lidar_to_camera))

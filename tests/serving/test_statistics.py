@@ -1,0 +1,115 @@
+"""Statistics of requests against those of a bundle's own validation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mtl_ray.artifact import open_artifact, publish
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.statistics import (
+    STATISTICS_FILE,
+    Histogram,
+    Statistics,
+    read_statistics,
+    statistics_of,
+)
+from mtl_ray.serving.app import open_app
+from mtl_ray.serving.config import ServeConfig
+from tests.serving.bundles import make_bundle
+from tests.serving.test_app import call
+
+
+def noise(rng: np.random.Generator, brightness: int) -> np.ndarray:
+    return rng.integers(brightness - 30, brightness + 30, (48, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def bundle_with_statistics(tmp_path: Path) -> str:
+    """A bundle whose validation images were dark."""
+    rng = np.random.default_rng(0)
+    plain = make_bundle(tmp_path / "plain", "boxes", "semantic", "labels")
+    counted = statistics_of(BundlePredictor(plain), [noise(rng, 60) for _ in range(40)])
+    artifact = open_artifact(plain, kind="bundle")
+    files = {name: artifact.read(name) for name in artifact.names}
+    files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
+    publish(str(tmp_path / "with"), files, kind="bundle")
+    return str(tmp_path / "with")
+
+
+def test_other_light_is_drift_and_the_same_light_is_not(bundle_with_statistics: str) -> None:
+    rng = np.random.default_rng(1)
+    for brightness, drift in ((60, False), (200, True)):
+        app = open_app(ServeConfig(models={"m": bundle_with_statistics}), 1, {})
+        for _ in range(40):
+            image = cv2.imencode(".png", noise(rng, brightness))[1].tobytes()
+            assert call(app, "POST", "/predictions/m", content=image).status_code == 200
+        answer = call(app, "GET", "/models/m/statistics").json()
+        assert answer["requests"]["samples"] == answer["baseline"]["samples"] == 40
+        assert answer["comparison"]["data"]["brightness"]["drift"] is drift
+        assert answer["comparison"]["scores"]["labels"]["drift"] is drift
+        assert answer["comparison"]["scores"]["boxes"]["drift"] is False
+        assert "semantic" not in answer["comparison"]["scores"]
+        app.close()
+
+
+def test_a_bundle_without_statistics_and_a_model_that_is_not_there(
+    bundle: Callable[..., str], picture: bytes
+) -> None:
+    app = open_app(ServeConfig(models={"boxes": bundle("boxes")}), 1, {})
+    call(app, "POST", "/predictions/boxes", content=picture)
+    answer = call(app, "GET", "/models/boxes/statistics").json()
+    assert answer["baseline"] is None
+    assert sum(answer["requests"]["data"]["brightness"]["counts"]) == 1
+    assert sum(answer["requests"]["scores"]["boxes"]["counts"]) == 2
+    assert call(app, "GET", "/models/nothing/statistics").status_code == 404
+    assert call(app, "POST", "/models/boxes/statistics").status_code == 405
+    app.close()
+
+
+def test_statistics_add_up_and_come_back_from_json() -> None:
+    first, second = Histogram.empty((0, 1, 2)), Histogram.empty((0, 1, 2))
+    first.add([0.5, -3, 1.5, 99, float("nan")])
+    assert first.counts == [2, 2]
+    second.add([0.1])
+    whole = Statistics(samples=4, data={"x": first})
+    whole.merge(Statistics(samples=1, data={"x": second}))
+    assert whole.data["x"].counts == [3, 2]
+    assert read_statistics(json.dumps(whole.to_json()).encode()) == whole
+
+
+def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
+    from scipy.stats import ks_2samp
+
+    rng = np.random.default_rng(0)
+    edges = tuple(range(0, 101))
+    for shift in (0, 15):
+        values = rng.integers(0, 80, 300), rng.integers(0, 80, 200) + shift
+        histograms = [Histogram.empty(edges) for _ in values]
+        for histogram, each in zip(histograms, values, strict=True):
+            histogram.add(each.tolist())
+        found = histograms[0].distance(histograms[1])
+        expected = ks_2samp(*values)
+        assert found is not None
+        assert found["distance"] == pytest.approx(expected.statistic, abs=1e-3)
+        assert found["drift"] == (expected.pvalue < 0.01) == bool(shift)
+    assert Histogram.empty(edges).distance(histograms[0]) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"samples": 1}',
+        b'{"samples": 1, "data": {"x": {"edges": [0], "counts": [1]}}, "scores": {}}',
+        b'{"samples": 1, "data": {"x": {"edges": [0, 1], "counts": [-1]}}, "scores": {}}',
+        b'{"samples": "many", "data": {}, "scores": {}}',
+    ],
+)
+def test_a_damaged_file(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"statistics\.json is damaged"):
+        read_statistics(content)
