@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         models = {
             "image": make_bundle(Path(folder) / "image", "boxes", "labels"),
-            "cloud": cloud_bundle(Path(folder)),
+            "cloud": cloud_bundle(Path(folder) / "cloud"),
         }
         with server(models, "serve.timeout_s=20") as (port, pid, _):
             found = soak(port, pid, options)

@@ -13,9 +13,9 @@ from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from tests.serving.bundles import make_bundle, two_halves
-from tests.serving.clouds import MiddlePredictor
 from tests.serving.server import running
 from tests.serving.storm.attacks import MAKERS, MAX_BODY, MAX_PIXELS, Attack, attack
+from tests.serving.storm.clouds import cloud_bundle
 from tests.serving.storm.run import one, server, storm
 from tests.serving.storm.wire import PAGE, Outcome, judge
 
@@ -72,11 +72,14 @@ def reaches_the_application(made: Attack) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_storm_against_the_application(seed: int, bundle: Callable[..., str]) -> None:
+def test_a_storm_against_the_application(
+    seed: int, bundle: Callable[..., str], tmp_path: Path
+) -> None:
     """Without Ray and HAProxy: what reaches the application, many at once."""
     config = ServeConfig(max_body_bytes=MAX_BODY, max_pixels=MAX_PIXELS, timeout_s=30.0)
     image = BundlePredictor(bundle("boxes", "labels"), threads=1)
-    app = App(Service({"image": image, "cloud": MiddlePredictor()}, config), config, parallel=2)
+    cloud = BundlePredictor(cloud_bundle(tmp_path / "cloud"), threads=1)
+    app = App(Service({"image": image, "cloud": cloud}, config), config, parallel=2)
     picture = two_halves()
     numbers = [
         number for number in range(400) if reaches_the_application(attack(seed, number, picture))
@@ -92,11 +95,9 @@ def test_a_storm_against_the_application(seed: int, bundle: Callable[..., str]) 
 @pytest.mark.jobs
 def test_a_small_storm(tmp_path: Path) -> None:
     """Its times say nothing on a busy machine: ``make storm`` judges them."""
-    from tests.serving.storm.clouds import cloud_bundle
-
     models = {
         "image": make_bundle(tmp_path / "image", "boxes", "labels"),
-        "cloud": cloud_bundle(tmp_path),
+        "cloud": cloud_bundle(tmp_path / "cloud"),
     }
     picture = two_halves()
     with server(models, "serve.timeout_s=20") as (port, pid, log):

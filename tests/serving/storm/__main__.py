@@ -37,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         models = {
             "image": make_bundle(Path(folder) / "image", "boxes", "labels"),
-            "cloud": cloud_bundle(Path(folder)),
+            "cloud": cloud_bundle(Path(folder) / "cloud"),
         }
         with server(models, "serve.timeout_s=10") as (port, pid, log):
             if options.only is not None:
