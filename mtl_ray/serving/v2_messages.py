@@ -27,7 +27,7 @@ from mtl_ray.serving.v2_tensors import (
     quoted,
     to_bytes,
 )
-from mtl_ray.sources.protobuf_wire import Message
+from mtl_ray.sources.lidar.protobuf_wire import Message
 
 PROTOBUF = "application/x-protobuf"
 MAX_FIELDS = 4096
@@ -181,7 +181,7 @@ def _contents(name: str, datatype: str, chunks: Sequence[memoryview]) -> Values:
         return message.doubles(number) if dtype.itemsize == 8 else message.floats(number)
     values = unpacked(b"".join(message.chunks(number)))
     if dtype.kind == "b":
-        return values != 0
+        return values.astype(bool)
     signed: NDArray[Any] = values if dtype.kind == "u" else values.view(np.int64)
     return signed
 
