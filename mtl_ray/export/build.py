@@ -149,7 +149,11 @@ def build(
         EngineError: if the engine does not hold the graph.
     """
     exported = traced.exported(calibration or Calibration())
-    files = build_cached(config.engine, exported, folder)
+    precision = config.engine.precision
+    files = {
+        name if precision == "fp32" or precision in name else f"{precision}.{name}": file
+        for name, file in build_cached(config.engine, exported, folder).items()
+    }  # an engine may be in a bundle with each of its precisions
     return Built(files=files, signature=sign(predictor, traced, config, tuple(files), plugins))
 
 
