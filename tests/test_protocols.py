@@ -88,6 +88,10 @@ ALLOWED: dict[Where, str] = {
         "request.task",
     ): "the task of jobs.analyze speed: inference, loader, ...",
     (
+        "mtl_ray/analysis/speed.py",
+        "self.task",
+    ): "the task of jobs.analyze speed: inference, loader, ...",
+    (
         "mtl_ray/analysis/speed_report.py",
         "self.task",
     ): "the task of jobs.analyze speed: inference, loader, ...",
