@@ -186,9 +186,9 @@ def main() -> None:
     args = parser.parse_args()
     model, answers = Model(Path(__file__).parent), []
     for path in args.images:
-        heads, found = model(load_image(path)), {}
+        found: dict[str, object] = {}
         answers.append({"file": str(path), "heads": found})
-        for name, each in heads.items():
+        for name, each in model(load_image(path)).items():
             found[name] = model.to_json(name, each, args.score_thr)
             if "classes" in each and "boxes" not in each:
                 beside = args.out.with_name(f"{path.stem}.{name}.png")
