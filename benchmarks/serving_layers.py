@@ -6,7 +6,8 @@
 answer and its JSON; *application* the ASGI application with its queue and threads, called in the
 same process; *uvicorn* HTTP over a socket; *replica* the same inside Ray Serve, on its own port;
 *proxy* HAProxy before it, which is what clients see. A small network makes the differences plain;
-they do not depend on it.
+they do not depend on it. The processors' time of client and server together (``cpu``) hardly
+depends on what else the machine does.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.synchronize import Event
@@ -26,6 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import psutil
 
 from benchmarks.serving import MODEL, Client, picture, run_apart, write_model
 from mtl_ray.distributed.proxy import free_ports
@@ -35,6 +37,7 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
+from tests.serving.storm.run import members
 
 CONFIG = ServeConfig(threads=1, parallel=1)
 
@@ -57,19 +60,49 @@ def main(argv: list[str] | None = None) -> int:
         (port,) = free_ports(1)
         stack.enter_context(serving({MODEL: bundle}, ServeConfig(port=port)))
         replica = int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"])
-        asks: dict[str, Callable[[], object]] = {
-            **stack.enter_context(in_process(bundle, body)),
-            "uvicorn": Client(stack.enter_context(uvicorn_alone(bundle)), body).ask,
-            "replica": Client(replica, body).ask,
-            "proxy": Client(port, body).ask,
-        }
-        times: dict[str, list[float]] = {name: [] for name in asks}
+        serve = members(os.getpid())
+        alone, process = stack.enter_context(uvicorn_alone(bundle))
+        layers = [
+            *(Layer(name, ask) for name, ask in stack.enter_context(in_process(bundle, body))),
+            Layer("uvicorn", Client(alone, body).ask, [process]),
+            Layer("replica", Client(replica, body).ask, serve),
+            Layer("proxy", Client(port, body).ask, serve),
+        ]
         for turn in range(options.rounds + 1):
-            for name, ask in asks.items():
-                found = [timed(ask) for _ in range(options.requests)]
-                times[name] += found if turn else []
-    report(times)
+            for layer in layers:
+                layer.ask_often(options.requests, counted=turn > 0)
+    report(layers)
     return 0
+
+
+class Layer:
+    """One way to ask, and what it took.
+
+    Args:
+        name: of the layer.
+        ask: one request.
+        processes: of the server, if they are others than this one.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[[], object], processes: Sequence[psutil.Process] = ()
+    ) -> None:
+        self.name, self._ask, self._processes = name, ask, processes
+        self.times: list[float] = []
+        self.cpu_ms = 0.0
+
+    def ask_often(self, count: int, *, counted: bool) -> None:
+        """Requests one after the other."""
+        before = self._cpu_s()
+        found = [timed(self._ask) for _ in range(count)]
+        if counted:
+            self.times += found
+            self.cpu_ms += 1e3 * (self._cpu_s() - before)
+
+    def _cpu_s(self) -> float:
+        """Seconds of processors so far, of this process and the server's."""
+        times = [process.cpu_times() for process in self._processes]
+        return time.process_time() + sum(each.user + each.system for each in times)
 
 
 def timed(ask: Callable[[], object]) -> float:
@@ -79,26 +112,31 @@ def timed(ask: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def report(times: dict[str, list[float]]) -> None:
+def report(layers: Sequence[Layer]) -> None:
     """Prints a row for each layer."""
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"{'ms':12}{'p50':>9}{'adds':>9}{'over bare':>11}{'p10':>9}{'adds':>9}{'over bare':>11}")
-    before: dict[str, float] = {}
-    bare: dict[str, float] = {}
-    for name, found in times.items():
-        tenths = statistics.quantiles(found, n=10)
-        row = {"p50": statistics.median(found), "p10": tenths[0]}
-        bare = bare or row
+    print(
+        f"{'ms':12}"
+        + "".join(f"{name:>9}{'adds':>9}{'above':>9}" for name in ("p50", "p10", "cpu"))
+    )
+    rows = [
+        {
+            "p50": statistics.median(layer.times),
+            "p10": statistics.quantiles(layer.times, n=10)[0],
+            "cpu": layer.cpu_ms / len(layer.times),
+        }
+        for layer in layers
+    ]
+    for layer, row, before in zip(layers, rows, [rows[0], *rows], strict=False):
         cells = [
-            f"{value:9.3f}{value - before.get(key, value):9.3f}{value - bare[key]:11.3f}"
+            f"{value:9.3f}{value - before[key]:9.3f}{value - rows[0][key]:9.3f}"
             for key, value in row.items()
         ]
-        print(f"{name:12}{''.join(cells)}")
-        before = row
+        print(f"{layer.name:12}{''.join(cells)}")
 
 
 @contextmanager
-def in_process(bundle: str, body: bytes) -> Iterator[dict[str, Callable[[], object]]]:
+def in_process(bundle: str, body: bytes) -> Iterator[list[tuple[str, Callable[[], object]]]]:
     """The layers without a socket."""
     predictor = BundlePredictor(bundle, threads=1)
     service = Service({MODEL: predictor}, CONFIG)
@@ -106,11 +144,11 @@ def in_process(bundle: str, body: bytes) -> Iterator[dict[str, Callable[[], obje
     app = App(service, CONFIG, parallel=1)
     loop = asyncio.new_event_loop()
     try:
-        yield {
-            "bare": lambda: predictor.predict([decode_image(body)]),
-            "service": lambda: service.replies(MODEL, [replace(asked, file=body)]),
-            "application": lambda: loop.run_until_complete(asgi(app, body)),
-        }
+        yield [
+            ("bare", lambda: predictor.predict([decode_image(body)])),
+            ("service", lambda: service.replies(MODEL, [replace(asked, file=body)])),
+            ("application", lambda: loop.run_until_complete(asgi(app, body))),
+        ]
     finally:
         app.close()
         loop.close()
@@ -142,8 +180,8 @@ async def asgi(app: App, body: bytes) -> None:
 
 
 @contextmanager
-def uvicorn_alone(bundle: str) -> Iterator[int]:
-    """The application behind uvicorn in a process of its own; gives the port."""
+def uvicorn_alone(bundle: str) -> Iterator[tuple[int, psutil.Process]]:
+    """The application behind uvicorn in a process of its own; gives the port and the process."""
     context = multiprocessing.get_context("spawn")
     (port,) = free_ports(1)
     ready = context.Event()
@@ -152,7 +190,7 @@ def uvicorn_alone(bundle: str) -> Iterator[int]:
     try:
         assert ready.wait(120)
         time.sleep(1)
-        yield port
+        yield port, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.join()

@@ -29,7 +29,7 @@ sed -i -E \\
   -e 's#^( *http-request return) status (404|503) content-type text/plain (lf-)?string ".*"( if .*)?$#{answer}\\4#' \\
   -e 's#^( *errorfile (50[0-9])) .*$#\\1 {folder}/\\2.http#' \\
   -e '/^defaults/a {refusals}' \\
-  -e '/^frontend http_frontend/a {headers}' \\
+  -e '/^frontend http_frontend/a {rules}' \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """  # noqa: E501
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
@@ -47,17 +47,21 @@ WORDS = {
 REFUSALS = {
     400: ("Bad Request", "the request is no HTTP, or a header of it is invalid or too long"),
     408: ("Request Timeout", "the request did not arrive in time"),
+    405: ("Method Not Allowed", "there is no such method here; see /docs"),
     500: ("Internal Server Error", "the proxy of the server failed on this request"),
 }
 """HAProxy's answers to requests that no replica sees."""
-HEADERS = (
+RULES = (
     # the application itself ends requests in time, and when their clients go: Ray needs no tasks
     *("set-header x-request-timeout-seconds 0", "set-header x-request-disconnect-disabled ?1"),
     # Ray fails on headers of its own that are no UTF-8
     *("del-header serve_multiplexed_model_id", "del-header x-session-id"),
     "del-header x-request-id unless { req.hdr(x-request-id) -m reg ^[!-~]{1,200}$ }",
+    # of other methods some are no HTTP for a replica
+    'return status 405 content-type application/json file "FOLDER/405.json" unless '
+    "{ method GET HEAD POST PUT DELETE PATCH OPTIONS }",
 )
-"""What HAProxy does with the headers of every request."""
+"""What HAProxy does with every request."""
 REPLICA_PORTS = 400
 BUFFER_BYTES = 131_072
 """Of HAProxy, for each request that it has begun to read, and the most of its headers."""
@@ -94,7 +98,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
             folder=folder,
             answer=answer,
             refusals=_lines(f"errorfile {status} {folder}/{status}.http" for status in REFUSALS),
-            headers=_lines(f"http-request {each}" for each in HEADERS),
+            rules=_lines(f"http-request {rule}" for rule in RULES).replace("FOLDER", str(folder)),
         )
     )
     start.chmod(0o700)
@@ -130,6 +134,8 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         # its metrics are a line of a log for each request, which a process of Ray reads
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # later than the application; of requests that wait for a first replica
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(round(timeout_s) + 35),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(round(timeout_s) + 30),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # Ray's default of 5 s restarts the proxy on a busy machine
@@ -149,6 +155,7 @@ def _write_refusals(folder: Path) -> None:
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         (folder / f"{status}.http").write_bytes(head.encode() + body)
+        (folder / f"{status}.json").write_bytes(body)
 
 
 def _lines(lines: Iterable[str]) -> str:

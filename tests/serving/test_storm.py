@@ -2,14 +2,22 @@
 (``make storm`` runs a large one).
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.serving.app import App
+from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.service import Service
 from tests.serving.bundles import make_bundle, two_halves
-from tests.serving.storm.attacks import MAKERS, Attack, attack
-from tests.serving.storm.run import server, storm
-from tests.serving.storm.wire import Outcome, judge
+from tests.serving.clouds import MiddlePredictor
+from tests.serving.server import running
+from tests.serving.storm.attacks import MAKERS, MAX_BODY, MAX_PIXELS, Attack, attack
+from tests.serving.storm.run import one, server, storm
+from tests.serving.storm.wire import PAGE, Outcome, judge
 
 HEAD = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\r\n"
 
@@ -42,11 +50,43 @@ def test_answers_are_judged(answer: bytes, fault: str | None) -> None:
     assert (found is None) if fault is None else (found is not None and fault in found)
 
 
+def test_the_page_of_haproxy_is_right_for_what_is_no_http_alone() -> None:
+    outcome = Outcome(answer=HEAD + PAGE + b"\n", seconds=0.0)
+    assert judge(Attack(kind="any", sends=(), no_http=True), outcome) is None
+    assert "no JSON" in str(judge(Attack(kind="any", sends=()), outcome))
+
+
 def test_silence_is_judged() -> None:
     hung = Outcome(answer=b"", seconds=40.0, hung=True)
     gone = Attack(kind="any", sends=(), end="close", may_be_silent=True)
     assert judge(gone, Outcome(answer=b"", seconds=0.0)) is None
     assert "no end" in str(judge(Attack(kind="any", sends=(), may_be_silent=True), hung))
+
+
+def reaches_the_application(made: Attack) -> bool:
+    """Not what HAProxy refuses before it, and uvicorn in words of its own."""
+    first = made.sends[0]
+    assert isinstance(first, bytes)
+    refused = made.kind == "slow" or (made.no_http and made.kind != "bad_headers")
+    return not refused and not first.startswith((b"BREW", b"post"))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_storm_against_the_application(seed: int, bundle: Callable[..., str]) -> None:
+    """Without Ray and HAProxy: what reaches the application, many at once."""
+    config = ServeConfig(max_body_bytes=MAX_BODY, max_pixels=MAX_PIXELS, timeout_s=30.0)
+    image = BundlePredictor(bundle("boxes", "labels"), threads=1)
+    app = App(Service({"image": image, "cloud": MiddlePredictor()}, config), config, parallel=2)
+    picture = two_halves()
+    numbers = [
+        number for number in range(400) if reaches_the_application(attack(seed, number, picture))
+    ][:150]
+    with running(app) as port, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: one(port, seed, number, picture), numbers))
+        assert one(port, seed, numbers[0], picture)[3] is None, "it still answers"
+    assert app.active == 0
+    app.close()
+    assert [each for each in found if each[3] is not None] == []
 
 
 @pytest.mark.jobs

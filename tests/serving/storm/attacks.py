@@ -30,6 +30,7 @@ class Attack:
         end: see ``End``.
         may_pass: whether 200 is right too: what is wrong is known by chance only.
         may_be_silent: whether the server may close without an answer.
+        no_http: whether HAProxy may refuse it before it is a request, in its own fixed words.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Attack:
     end: End = "read"
     may_pass: bool = False
     may_be_silent: bool = False
+    no_http: bool = False
 
 
 def attack(seed: int, number: int, picture: bytes) -> Attack:
@@ -61,7 +63,9 @@ def request(
 def noise(random: Random, _: bytes) -> Attack:
     """Bytes that are no HTTP."""
     data = random.randbytes(random.randrange(1, 2000))
-    return Attack(kind="noise", sends=(b"\x00" + data,), end="half", may_be_silent=True)
+    return Attack(
+        kind="noise", sends=(b"\x00" + data,), end="half", may_be_silent=True, no_http=True
+    )
 
 
 def bad_line(random: Random, picture: bytes) -> Attack:
@@ -73,7 +77,9 @@ def bad_line(random: Random, picture: bytes) -> Attack:
         b"POST /predictions/image HTTP/1.1\r\nHost: a\r\nContent-Length : 4",
     )
     data = random.choice(lines) + b"\r\n\r\n"
-    return Attack(kind="bad_line", sends=(data, picture[:10]), end="half", may_be_silent=True)
+    return Attack(
+        kind="bad_line", sends=(data, picture[:10]), end="half", may_be_silent=True, no_http=True
+    )
 
 
 def bad_length(random: Random, picture: bytes) -> Attack:
@@ -81,7 +87,7 @@ def bad_length(random: Random, picture: bytes) -> Attack:
     length = random.choice(("-1", "+5", "0x10", "1e3", "", "9" * 40, "5, 6", "five", "1.0"))
     more = random.choice(((), ("Content-Length: 7",), ("Transfer-Encoding: chunked",)))
     sent = request(picture, length=length, headers=more)
-    return Attack(kind="bad_length", sends=(sent,), end="half", may_be_silent=True)
+    return Attack(kind="bad_length", sends=(sent,), end="half", may_be_silent=True, no_http=True)
 
 
 def bad_chunks(random: Random, picture: bytes) -> Attack:
@@ -91,7 +97,9 @@ def bad_chunks(random: Random, picture: bytes) -> Attack:
     body = random.choice(
         (b"zz\r\nab\r\n0\r\n\r\n", b"-5\r\nabcde\r\n", b"5\r\nabc", b"f" * 20 + b"\r\n", chunk[:-9])
     )
-    return Attack(kind="bad_chunks", sends=(head, body), end="half", may_be_silent=True)
+    return Attack(
+        kind="bad_chunks", sends=(head, body), end="half", may_be_silent=True, no_http=True
+    )
 
 
 def bad_headers(random: Random, picture: bytes) -> Attack:
@@ -116,6 +124,7 @@ def bad_headers(random: Random, picture: bytes) -> Attack:
         sends=(request(picture, headers=headers),),
         may_pass=True,  # headers that nobody reads
         may_be_silent=True,
+        no_http=True,
     )
 
 

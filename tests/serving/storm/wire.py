@@ -12,6 +12,10 @@ from tests.serving.storm.attacks import Attack
 PATIENCE_S = 40.0
 """No answer within this is a fault of the server."""
 MOST_ANSWER = 20_000_000
+PAGE = (
+    b"<html><body><h1>400 Bad request</h1>\nYour browser sent an invalid request.\n</body></html>"
+)
+"""HAProxy answers this to what is no HTTP; no setting changes it."""
 BAD = frozenset((500, 502, 504))
 """The server broke: an exception, a replica that died, an answer that did not come."""
 
@@ -87,6 +91,8 @@ def judge(attack: Attack, outcome: Outcome) -> str | None:
         return f"status {status}: {outcome.answer[-200:]!r}"
     if status < 400:
         return None if attack.may_pass else f"status {status} to what must fail"
+    if attack.no_http and outcome.answer.rstrip().endswith(PAGE):
+        return None
     return _sentence(outcome.answer)
 
 
