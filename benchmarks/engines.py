@@ -132,13 +132,14 @@ def write_bundles(folder: str, names: Sequence[str]) -> None:
     from mtl_ray.artifact import publish
     from mtl_ray.backends.backend import Calibration, EngineError
     from mtl_ray.backends.config import EngineConfig
-    from mtl_ray.export.build import build, form_for, sign, trace
+    from mtl_ray.export.build import TracedGraph, build, form_for, sign, trace
     from mtl_ray.export.config import ExportConfig
     from mtl_ray.export.verify import generate_samples
     from mtl_ray.inference.bundle import to_graph
 
     predictor = detector()
     raws = [raw for _, raw in generate_samples(IMAGE, CALIBRATION)]
+    forms: dict[tuple[str, str], TracedGraph] = {}
     for name in names:
         kind, _, precision = name.partition(":")
         engine = TypeAdapter(EngineConfig).validate_python(
@@ -148,7 +149,10 @@ def write_bundles(folder: str, names: Sequence[str]) -> None:
             print(f"{name}: {reason}")
             continue
         config = form_for(engine, ExportConfig(layout="raw"))
-        traced = trace(predictor, config)
+        form = (config.input, config.size)
+        if form not in forms:
+            forms[form] = trace(predictor, config)
+        traced = forms[form]
         signature = sign(predictor, traced, config, ("none",))
         batches = [to_graph(placed([raw], predictor.canvas)[0], signature) for raw in raws]
         with tempfile.TemporaryDirectory() as scratch:

@@ -4,9 +4,11 @@ Two losses that it would choose by itself are switched off: on processors with b
 bf16 (errors of 5e-2 were seen), and it stores weights as fp16.
 """
 
+import gzip
 import io
 import logging
 import threading
+import zlib
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -30,6 +32,10 @@ from mtl_ray.backends.backend import (
 from mtl_ray.config.strict import STRICT
 
 FILES = ("openvino.xml", "openvino.bin")
+GZIP = ".gz"
+"""Of the graph of int8, whose text would be a third of the file of a small network."""
+MOST_XML_BYTES = 256 << 20
+"""Most bytes of a graph's text."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -66,7 +72,10 @@ class OpenVinoEngine:
             openvino.save_model(model, folder / FILES[0], compress_to_fp16=self.precision == "fp16")
         except Exception as error:  # OpenVINO raises classes of its own for each frontend
             raise EngineError(f"openvino cannot hold the graph: {first_line(error)}") from error
-        return {name: folder / name for name in FILES}
+        if self.precision != "int8":
+            return {name: folder / name for name in FILES}
+        graph = gzip.compress((folder / FILES[0]).read_bytes(), mtime=0)
+        return {FILES[0] + GZIP: graph, FILES[1]: folder / FILES[1]}
 
     def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """See ``AnyEngine``."""
@@ -79,17 +88,35 @@ class OpenVinoEngine:
         with TemporaryDirectory() as folder:
             for name in names:
                 files.fetch(name, Path(folder) / name)
-            if not (Path(folder) / names[0]).read_bytes().startswith(b"<"):
-                # it would try to read it as the files of other programs, loudly
-                raise EngineError(f"openvino cannot open {names[0]}: it is damaged")
+            graph = Path(folder) / names[0]
             try:
-                model = core.read_model(Path(folder) / names[0])
+                model = core.read_model(_plain(graph))
                 compiled = core.compile_model(model, "CPU", options)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError, zlib.error) as error:
                 raise EngineError(
                     f"openvino cannot open {names[0]}: {first_line(error)}"
                 ) from error
         return _Session(compiled)
+
+
+def _plain(graph: Path) -> Path:
+    """The file of a graph, decompressed if need be.
+
+    Raises:
+        OSError, EOFError, zlib.error: if it is damaged, or larger than a graph is.
+    """
+    if graph.suffix != GZIP:
+        if not graph.read_bytes().startswith(b"<"):
+            # OpenVINO would try to read it as the files of other programs, loudly
+            raise OSError("it is damaged")
+        return graph
+    with gzip.open(graph) as file:
+        text = file.read(MOST_XML_BYTES + 1)
+    if len(text) > MOST_XML_BYTES:
+        raise OSError(f"its graph has more than {MOST_XML_BYTES:,} bytes")
+    plain = graph.with_suffix("")
+    plain.write_bytes(text)
+    return plain
 
 
 def _quantised(model: Any, calibration: Calibration) -> Any:

@@ -150,11 +150,16 @@ def build(
     """
     exported = traced.exported(calibration or Calibration())
     try:
-        files = build_cached(config.engine, exported, folder)
+        built = build_cached(config.engine, exported, folder)
     except ImportError as error:
         raise EngineError(
             f"{config.engine.type} cannot be imported: {first_line(error)}"
         ) from error
+    precision = config.engine.precision
+    files = {
+        name if precision == "fp32" or precision in name else f"{precision}.{name}": file
+        for name, file in built.items()
+    }  # an engine may be in a bundle with each of its precisions
     return Built(files=files, signature=sign(predictor, traced, config, tuple(files), plugins))
 
 

@@ -191,6 +191,11 @@ def write_bundle(
             rows = rows_of(first, engines)
             files |= engines_report(rows, source)
         for engine in engines:
+            if twice := sorted(files.keys() & engine.files.keys()):
+                raise ValueError(
+                    f"export.engines: {engine.name} and another engine both have a file "
+                    f"{twice[0]}. Fix: one of them"
+                )
             files |= engine.files
         kept = tuple(each.signature for each in engines if each.signature is not None)
         if kept:

@@ -85,7 +85,7 @@ def read_deploy_config(path: str) -> DeployRequest:
             f"{', '.join(_CODEBASES)}"
         )
     size = _size(form.get("input_shape"), path)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if codebase.get("post_processing"):
         notes = (
             "post_processing of the deploy config is not taken: the head's own select is part of "

@@ -186,10 +186,10 @@ def main() -> None:
     args = parser.parse_args()
     model, answers = Model(Path(__file__).parent), []
     for path in args.images:
-        heads = model(load_image(path))
-        answers.append({"file": str(path), "heads": {}})
-        for name, each in heads.items():
-            answers[-1]["heads"][name] = model.to_json(name, each, args.score_thr)
+        found: dict[str, object] = {}
+        answers.append({"file": str(path), "heads": found})
+        for name, each in model(load_image(path)).items():
+            found[name] = model.to_json(name, each, args.score_thr)
             if "classes" in each and "boxes" not in each:
                 beside = args.out.with_name(f"{path.stem}.{name}.png")
                 Image.fromarray(each["classes"].astype(np.uint8)).save(beside)

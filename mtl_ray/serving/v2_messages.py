@@ -181,7 +181,7 @@ def _contents(name: str, datatype: str, chunks: Sequence[memoryview]) -> Values:
         return message.doubles(number) if dtype.itemsize == 8 else message.floats(number)
     values = unpacked(b"".join(message.chunks(number)))
     if dtype.kind == "b":
-        return values != 0
+        return values.astype(bool)
     signed: NDArray[Any] = values if dtype.kind == "u" else values.view(np.int64)
     return signed
 

@@ -143,7 +143,8 @@ def _from_json(
             raise RequestError(400, f"the data of {name} mixes lists and numbers")
         flat = list(chain.from_iterable(flat))
     _check_count(name, len(flat), count)
-    allowed = {"b": {bool}, "f": {int, float}}.get(dtype.kind, {int})
+    kinds: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
+    allowed = kinds.get(dtype.kind, {int})
     if set(map(type, flat)) - allowed:
         raise RequestError(400, f"the data of {name} must be {_words(dtype)}")
     try:

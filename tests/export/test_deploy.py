@@ -115,7 +115,7 @@ def test_a_model_of_ours_is_exported_and_compared(
     arguments = [str(configs / "dynamic.py"), run, run, _image(tmp_path), "--work-dir", str(out)]
     assert main([*arguments, "--device", "cpu", "--dump-info", *QUICK]) == 0
     said = capsys.readouterr().out
-    assert "labels: 1 of 1 labels agree" in said
+    assert "labels: 2 of 2 labels agree" in said
     assert "post_processing of the deploy config is not taken" in said
     for name in ("output_onnxruntime.jpg", "output_pytorch.jpg", "model.onnx", "end2end.onnx"):
         assert (out / name).is_file(), name

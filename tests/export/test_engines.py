@@ -101,6 +101,14 @@ def test_a_smaller_engine_is_judged_by_its_metric(
     assert built.num_bytes < whole.num_bytes
 
 
+@pytest.mark.parametrize("pair", [("openvino", "openvino:fp16"), ("openvino", "openvino:int8")])
+def test_an_engine_may_be_there_with_each_precision(
+    pair: tuple[str, str], built_as: Callable[[str], BuiltEngine]
+) -> None:
+    first, second = map(built_as, pair)
+    assert not first.files.keys() & second.files.keys()
+
+
 def test_a_loss_of_the_metric_is_a_refusal(
     request_of: Callable[[AnyEngine], EngineRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,12 +234,14 @@ def test_a_bundle_holds_several_engines_and_says_which_failed(
         open_predictor(request.checkpoint, engine="openvino")
 
 
-@pytest.mark.parametrize("name", ["openvino.xml", "openvino.bin", "model.torchscript"])
+@pytest.mark.parametrize(
+    "name", ["openvino.xml", "openvino.bin", "model.torchscript", "int8.openvino.xml.gz"]
+)
 def test_a_damaged_file_of_an_engine_is_one_sentence(
     name: str, built_as: Callable[[str], BuiltEngine]
 ) -> None:
     kind = "torchscript" if "torch" in name else "openvino"
-    built = built_as(kind)
+    built = built_as("openvino:int8" if "int8" in name else kind)
 
     class Damaged:
         def read(self, wanted: str) -> bytes:

@@ -102,7 +102,10 @@ def level_masks(sizes: Sequence[int], device: torch.device) -> Tensor:
 
 def clip_boxes(boxes: Tensor, valid_hw: Tensor) -> Tensor:
     """Boxes (B, N, 4) xyxy clipped to the valid part (B, 2) height, width of each canvas."""
-    limit = valid_hw.flip(1).to(boxes.dtype).repeat(1, 2)[:, None]  # (B, 1, 4) x, y, x, y
+    hw = valid_hw.to(boxes.dtype)
+    height, width = hw[:, :1], hw[:, 1:]
+    # neither flip nor repeat: ncnn has none of them
+    limit = torch.cat([width, height, width, height], dim=1)[:, None]  # (B, 1, 4) x, y, x, y
     return boxes.clamp(min=0).minimum(limit)
 
 

@@ -30,5 +30,5 @@ def decode_class_map(arrays: Fields, frame: Frame) -> SemanticMap:
 def class_map(arrays: Fields) -> NDArray[np.uint8]:
     """The class of each pixel of the canvas, (H, W)."""
     if "logits" in arrays:
-        return np.argmax(arrays["logits"], axis=0).astype(np.uint8)
+        return np.asarray(np.argmax(arrays["logits"], axis=0), np.uint8)
     return np.asarray(arrays["classes"], np.uint8)
