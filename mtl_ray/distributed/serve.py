@@ -39,7 +39,7 @@ UPDATE_S = 120.0
 LOOK_BACK_S, MIN_LOOK_BACK_S = 30.0, 10.5
 """Seconds of requests over which Serve averages for ``serve.autoscale``. Ray 2.60 warns below 10.
 """
-FIXED = ("host", "port", "replicas", "autoscale", "timeout_s", "request_log")
+FIXED = ("host", "port", "grpc_port", "replicas", "autoscale", "timeout_s", "request_log")
 """Options that an update cannot change."""
 SPARE_REQUESTS = 64
 """Ray admits this many more requests to a replica than it processes, so that surplus requests get
