@@ -12,9 +12,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 if the bundle was written and answers as torch on the images; else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.deploy",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{__doc__} The deploy config is read, not run; the bundle in --work-dir is "
         "written only if its numbers are those of torch. python -m jobs.export has more options.",
-        epilog="example: python -m jobs.deploy mmdeploy/configs/mmdet/detection/"
+        epilog="example:\n  python -m jobs.deploy mmdeploy/configs/mmdet/detection/"
         "detection_onnxruntime_dynamic.py runs/mine runs/mine picture.jpg --work-dir out "
         "--dump-info",
     )

@@ -13,10 +13,7 @@ from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """0 if the bundle was written with all engines; 1 if an engine failed and is not in it, or if
-    the graph differs from torch and nothing was written.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.export",
         description=__doc__,
@@ -75,6 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="section.key=value",
         help="changes to the run's config, in YAML",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 if the bundle was written with all engines; 1 if an engine failed and is not in it, or if
+    the graph differs from torch and nothing was written.
+    """
+    parser = _parser()
     arguments = parser.parse_intermixed_args(argv)
     if arguments.to is None and arguments.standalone is None:
         parser.error("the following arguments are required: --to (or --standalone)")

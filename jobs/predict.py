@@ -18,8 +18,7 @@ from mtl_ray.tasks.frames import RESULTS_FORMS
 from mtl_ray.tasks.response import MASK_FORMS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a drawing of each file and predictions.json; 1 if a file could not be read."""
+def _parser() -> argparse.ArgumentParser:
     example = "example: python -m jobs.predict runs/bccd photos/ 'more/*.jpg' --out drawn"
     parser = argparse.ArgumentParser(
         prog="python -m jobs.predict", description=__doc__, epilog=example
@@ -73,7 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes a drawing of each file and predictions.json; 1 if a file could not be read."""
+    args = _parser().parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")
     out = absolute_output("--out", args.out)

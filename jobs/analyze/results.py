@@ -4,9 +4,13 @@ side by side, and a table of all.
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
+
+if TYPE_CHECKING:
+    from mtl_ray.analysis.results import Results
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +61,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _print_ends(found: "Results", show_score_thr: float) -> None:
+    """The worst and the best, and what is not drawn."""
+    for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
+        for each in drawn[:5]:
+            line = found.table[each.place]
+            print(
+                f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} "
+                f"predicted  {line.image}"
+            )
+    if found.hidden:
+        print(
+            f"{found.hidden:,} detections with a score below {show_score_thr:g} are not "
+            "drawn; --show-score-thr 0 draws all"
+        )
+    if found.without_picture:
+        print(f"{found.without_picture} images were not found and are drawn on grey. Fix: --images")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes images.json, images.csv, good/ and bad/, prints the ends of the table."""
     parser = _parser()
@@ -96,20 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 compat=args.compat,
             )
         )
-    for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
-        for each in drawn[:5]:
-            line = found.table[each.place]
-            print(
-                f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} "
-                f"predicted  {line.image}"
-            )
-    if found.hidden:
-        print(
-            f"{found.hidden:,} detections with a score below {args.show_score_thr:g} are not "
-            "drawn; --show-score-thr 0 draws all"
-        )
-    if found.without_picture:
-        print(f"{found.without_picture} images were not found and are drawn on grey. Fix: --images")
+    _print_ends(found, args.show_score_thr)
     for note in pairs.notes if paired is None else paired.notes:
         print(note)
     drawn_of_each, unit = len(found.good), "clouds" if of_clouds else "images"
