@@ -52,7 +52,7 @@ def make_samples(predictor: Predictor) -> list[Sample]:
                 width=image.shape[1],
                 labels=np.array([likely if rng.random() < 0.7 else 1 - likely]),
                 instances=None
-                if number == 3
+                if number == 3 or "boxes" not in found
                 else near(rng, found["boxes"], 0 if number == 2 else 6),
                 semantic=png(semantic.astype(np.uint8)),
             )

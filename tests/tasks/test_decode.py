@@ -2,6 +2,8 @@
 one inside.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_candidates_of_a_bundle_are_ranked_by_level() -> None:
     """The best pairs of each level, not of the image: a canvas of 32 has 16 cells and 4 cells."""
     frame = frame_of(32, 32, Canvas(kind="letterbox", height=32, width=32))
     rule = Selection(score_threshold=0.1, rank="pair", candidates=2, suppression="none")
-    head = FcosHead(levels=("P3", "P4"), limits=(64.0,), select=rule)
+    head = FcosHead(levels=("P3", "P4"), limits=(64.0,), select=asdict(rule))
     scores = np.linspace(0.9, 0.2, 20, dtype=np.float32)
     corner = np.arange(20, dtype=np.float32)
     rows = np.stack([corner, corner, corner + 5, corner + 5, np.ones(20), scores], axis=1)

@@ -104,7 +104,7 @@ class Detection3dMetric:
         ``NDS``, ``mATE``, ...). NaN without a cloud.
         """
         tables = self._measured()
-        result = {"mAP": float("nan")}
+        result = {"mAP": float("nan"), **dict.fromkeys(self.lower_is_better, float("nan"))}
         if tables.kitti is not None:
             result |= named_figures(tables.kitti)
         if tables.nuscenes is not None:
