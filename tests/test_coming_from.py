@@ -45,6 +45,7 @@ ELSEWHERE = {
     "jobs.pipeline": "tests/distributed/test_pipeline.py",
     "jobs.serve compare": "tests/distributed/test_serve.py",
     "jobs.serve": "tests/distributed/test_serve.py",
+    "jobs.export runs/mine --to bundles/int8": "tests/export/test_engines.py",
     "jobs.doctor": "tests/distributed/test_doctor.py",
     "jobs.convert cityscapes": "tests/sources/test_cityscapes.py",
     "jobs.convert nuimages": "tests/sources/test_nuimages.py",

@@ -1,4 +1,7 @@
-"""Engines: each gives what torch gives, or is refused with a sentence."""
+"""Engines: each gives what torch gives, or is refused with a sentence.
+
+Among them the int8 of ``jobs.export runs/mine --engine onnxruntime:int8`` (docs/coming_from.md).
+"""
 
 import json
 import shutil

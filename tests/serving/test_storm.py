@@ -92,7 +92,7 @@ def test_a_storm_against_the_application(
     assert [each for each in found if each[3] is not None] == []
 
 
-@pytest.mark.jobs
+@pytest.mark.slow
 def test_a_small_storm(tmp_path: Path) -> None:
     """Its times say nothing on a busy machine: ``make storm`` judges them."""
     models = {
