@@ -4,8 +4,8 @@ It has no batch and no open sizes, takes normalised float32 images, and knows ne
 nor integers: heads with suppression need ``export.layout=raw``.
 """
 
+import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,9 +136,12 @@ def _convert(folder: Path, shapes: str, half: str) -> None:
     Raises:
         EngineError: with its last line, if it fails.
     """
-    program = Path(sys.executable).with_name("pnnx")
+    package = find_spec("pnnx")
+    assert package is not None
+    assert package.origin is not None
+    # the program itself: the script beside Python names an interpreter that may have moved
     command = [
-        str(program) if program.exists() else "pnnx",
+        str(Path(package.origin).with_name("pnnx.exe" if os.name == "nt" else "pnnx")),
         *("source.onnx", f"inputshape={shapes}", f"fp16={half}", "optlevel=2"),
         *("pnnxparam=p.param", "pnnxbin=p.bin", "pnnxpy=p.py", "pnnxonnx=p.onnx"),
         *(f"ncnnparam={FILES[0]}", f"ncnnbin={FILES[1]}", "ncnnpy=n.py"),

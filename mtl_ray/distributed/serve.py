@@ -23,6 +23,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from mtl_ray.artifact import open_artifact
 from mtl_ray.distributed.placeholder import Placeholder
 from mtl_ray.distributed.proxy import fast_proxy
+from mtl_ray.distributed.scaling import HELD, by_held_requests
 from mtl_ray.distributed.serve_state import Member, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
@@ -197,6 +198,7 @@ def _replicas(config: ServeConfig) -> dict[str, Any]:
             "upscale_delay_s": scale.up_delay_s,
             "downscale_delay_s": scale.down_delay_s,
             "look_back_period_s": min(LOOK_BACK_S, max(scale.down_delay_s, MIN_LOOK_BACK_S)),
+            "policy": {"policy_function": by_held_requests},
         }
     }
 
@@ -226,6 +228,10 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Called by Ray to get the application."""
         return self.application
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray for ``by_held_requests``."""
+        return {HELD: self.application.held.mean()}
 
     def __del__(self) -> None:
         self.application.close()

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.held import Held
 from mtl_ray.serving.keys import ONLY_KEY, ApiKey, Gate
 from mtl_ray.serving.metrics import Metrics, added, exposition, series
 from mtl_ray.serving.openapi import openapi_document
@@ -94,7 +95,7 @@ class App:
         self.metrics = Metrics()
         self.log = RequestLog(config.request_log)
         self.exchange = exchange
-        self.active = 0
+        self.held = Held()
 
     @property
     def service(self) -> Service:
@@ -157,7 +158,7 @@ class App:
     def report(self) -> ReplicaReport:
         """The counts of this replica."""
         served = self.current
-        gauges = {"mtl_ray_replicas": 1.0, "mtl_ray_active": float(self.active)}
+        gauges = {"mtl_ray_replicas": 1.0, "mtl_ray_active": float(self.held.count)}
         for name in served.routes.names:
             for version, key in served.routes.versions_of(name).items():
                 labels = {"model": name, **({"version": version} if version else {})}
@@ -316,14 +317,14 @@ class App:
         Raises:
             RequestError: 503 if there is none.
         """
-        if self.active >= self.limit:
+        if self.held.count >= self.limit:
             raise _too_many()
-        self.active += 1
+        self.held.count += 1
         try:
             with self.current:  # stays open until the request ends
                 yield asyncio.get_running_loop().time() + self.config.timeout_s
         finally:
-            self.active -= 1
+            self.held.count -= 1
 
     async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
         """The result of some work, or a RequestError 504."""
@@ -349,9 +350,9 @@ class App:
         if body.shape == "one":
             return await workers.submit(replace(request, file=body.files[0], id=body.ids[0]))
         more = len(body.files) - 1
-        if self.active + more > served.limit and self.active > 1:
+        if self.held.count + more > served.limit and self.held.count > 1:
             raise _too_many()
-        self.active += more
+        self.held.count += more
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -365,7 +366,7 @@ class App:
                 "predictions" if body.shape == "predictions" else None,
             )
         finally:
-            self.active -= more
+            self.held.count -= more
 
     async def _body(
         self, scope: Mapping[str, Any], receive: Receive, kind: AnyInput | None

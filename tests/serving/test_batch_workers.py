@@ -114,7 +114,7 @@ def test_clients_that_hang_up_leave_the_queue(
         _until(lambda: len(app.workers["boxes"]) == count)
         for client in clients:
             client.close()
-        _until(lambda: len(app.workers["boxes"]) == 0 and app.active == 0)
+        _until(lambda: len(app.workers["boxes"]) == 0 and app.held.count == 0)
         held.go.set()
     app.close()
     assert held.batches == [1]

@@ -240,9 +240,9 @@ def test_limits_and_addresses_as_of_predictions(app: App, bundle: Callable[..., 
     refused(call(app, "GET", "/v2/other"), 404, "nothing at")
     packed = call(app, "POST", INFER, content=b"x", headers={"Content-Encoding": "gzip"})
     refused(packed, 415, "compressed")
-    app.active = app.limit
+    app.held.count = app.limit
     busy = post(app, {"inputs": [tensor()]})
-    app.active = 0
+    app.held.count = 0
     refused(busy, 503, "try again")
     assert busy.headers["retry-after"] == "1"
     closed = open_app({"all": bundle("labels")}, key="sesame")

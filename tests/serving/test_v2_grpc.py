@@ -156,9 +156,9 @@ def test_a_wrong_request_is_one_sentence(
 
 def test_key_queue_and_size(client: Client) -> None:
     assert client.refusal(request(), metadata=None).code().name == "UNAUTHENTICATED"
-    client.app.active = client.app.limit
+    client.app.held.count = client.app.limit
     busy = client.refusal(request())
-    client.app.active = 0
+    client.app.held.count = 0
     assert busy.code().name == "UNAVAILABLE"
     assert ("retry-after", "1") in [tuple(each) for each in busy.trailing_metadata()]
     large = client.refusal(request(raw=[b"x" * 1_100_000]))
@@ -176,10 +176,10 @@ def test_a_client_that_goes_away_leaves_its_place(client: Client) -> None:
     assert len(client.infer(request()).outputs) == 5
     done = threading.Event()
     for _ in range(200):
-        if client.app.active == 0:
+        if client.app.held.count == 0:
             break
         done.wait(0.05)
-    assert client.app.active == 0
+    assert client.app.held.count == 0
 
 
 def test_many_clients_at_once(client: Client) -> None:
