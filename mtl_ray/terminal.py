@@ -1,9 +1,11 @@
-"""Progress bars: drawn in place where a person watches, a line now and then in a log file or a
-pipe.
+"""What a person reads while work goes on: progress bars, drawn in place where somebody watches, a
+line now and then in a log file or a pipe; and logs without the remarks of other libraries.
 """
 
+import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -34,6 +36,17 @@ def progress_bar(
     return tqdm(
         items, file=_Lines(sys.stderr), leave=leave, ncols=_LOG_COLUMNS, **(options | every)
     )
+
+
+@contextmanager
+def errors_only(logger: logging.Logger) -> Iterator[None]:
+    """Hides what a logger writes below the level of errors."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Lines:

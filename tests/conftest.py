@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share."""
 
+import logging
 import os
 import random
 import sys
@@ -63,3 +64,12 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """No test, and nothing that it calls, changes what the root logger lets through."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    assert root.level == before, f"the level of the root logger is now {root.level}"

@@ -5,18 +5,27 @@ one. What follows the last of them stays fp32: the coordinates of boxes do not f
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from mtl_ray.backends.backend import Calibration, EngineError, GraphArrays, first_line
+from mtl_ray.terminal import errors_only
 
 COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that gain from int8."""
 BETWEEN = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Resize")
 """The operators between them that can stay in int8."""
+SHARED_FROM, ROUNDED = 1024, 0.001
+"""Weights of at least so many values are stored once if at most this share of them differs, by one
+step of 127.
+"""
 CPU_INFO = Path("/proc/cpuinfo")
 VNNI = ("avx512_vnni", "avx_vnni")
 
@@ -58,30 +67,60 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
     source, prepared, done = (folder / name for name in ("fp32.onnx", "prepared.onnx", "int8.onnx"))
     source.write_bytes(data)
     kind, narrow = activation_type(cpu_flags())
-    logging.getLogger("root").setLevel(logging.ERROR)  # quantize_static warns there of itself
     try:
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        model = onnx.load(str(prepared))
-        chosen = [name for name in _chosen(model.graph) if not calibration.excluded(name)]
-        if not chosen:
-            raise EngineError("every node is excluded from int8 (export.calibration.exclude)")
-        quantize_static(
-            str(prepared),
-            str(done),
-            _Reader(calibration.batches),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=narrow,
-            activation_type=QuantType[kind],
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=chosen,
-            op_types_to_quantize=[*COMPUTING, *BETWEEN],
-        )
+        with errors_only(logging.getLogger()):  # onnxruntime's tools warn there
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            model = onnx.load(str(prepared))
+            chosen = [name for name in _chosen(model.graph) if not calibration.excluded(name)]
+            if not chosen:
+                raise EngineError("every node is excluded from int8 (export.calibration.exclude)")
+            quantize_static(
+                str(prepared),
+                str(done),
+                _Reader(calibration.batches),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=narrow,
+                activation_type=QuantType[kind],
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=chosen,
+                op_types_to_quantize=[*COMPUTING, *BETWEEN],
+            )
     except EngineError:
         raise
     except Exception as error:  # the tools of onnxruntime raise whatever occurs
         raise EngineError(f"the graph cannot be quantised: {first_line(error)}") from error
-    return done.read_bytes()
+    smaller = onnx.load(str(done))
+    share_weights(smaller.graph)
+    return smaller.SerializeToString()
+
+
+def share_weights(graph: onnx.GraphProto) -> None:
+    """Stores int8 weights once that are the same but for their scales.
+
+    A head whose convolutions serve every level, with a batch normalisation of each level's own, has
+    one weight a level after the two are joined. Their int8 values are the same where the factors of
+    the normalisation are positive; rounding changes a few by one step.
+    """
+    kept: dict[tuple[int, ...], list[tuple[str, NDArray[np.int8]]]] = {}
+    same: dict[str, str] = {}
+    for weight in graph.initializer:
+        if weight.data_type != onnx.TensorProto.INT8 or math.prod(weight.dims) < SHARED_FROM:
+            continue
+        values = numpy_helper.to_array(weight)
+        alike = kept.setdefault(tuple(weight.dims), [])
+        for name, others in alike:
+            steps = np.abs(values.astype(np.int16) - others)
+            if steps.max() <= 1 and np.count_nonzero(steps) <= ROUNDED * steps.size:
+                same[weight.name] = name
+                break
+        else:
+            alike.append((weight.name, values))
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+    for weight in [each for each in graph.initializer if each.name in same]:
+        graph.initializer.remove(weight)
 
 
 def _chosen(graph: onnx.GraphProto) -> Iterator[str]:

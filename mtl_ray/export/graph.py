@@ -22,6 +22,7 @@ from mtl_ray.export.config import ExportConfig
 from mtl_ray.inputs.input import AnyCanvas, empty_batch
 from mtl_ray.models.head import dense
 from mtl_ray.models.model import Model
+from mtl_ray.terminal import errors_only
 
 HeadTensors = dict[str, dict[str, Tensor]]
 """By head, then by name."""
@@ -230,12 +231,6 @@ def _name_anchors(model: onnx.ModelProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppresses log messages and warnings of the exporter."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with errors_only(logging.getLogger("onnx_ir")), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
