@@ -92,7 +92,7 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
         raise EngineError(f"the graph cannot be quantised: {first_line(error)}") from error
     smaller = onnx.load(str(done))
     share_weights(smaller.graph)
-    return smaller.SerializeToString()
+    return bytes(smaller.SerializeToString())
 
 
 def share_weights(graph: onnx.GraphProto) -> None:

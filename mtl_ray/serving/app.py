@@ -1,27 +1,29 @@
 """HTTP for a ``Service``: routes, and the limits of a request.
 
-It is plain ASGI (https://asgi.readthedocs.io), so that a body can be refused before it is read.
+It is plain ASGI (``asgi.py``), so that a body can be refused before it is read.
 Every error is one sentence as JSON.
 """
 
 import asyncio
 import logging
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 
+from mtl_ray.serving.asgi import (
+    Receive,
+    Send,
+    header_of,
+    in_time,
+    lifespan,
+    read_whole,
+    text_of,
+    while_connected,
+)
 from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
@@ -45,15 +47,7 @@ from mtl_ray.serving.v2_grpc import GrpcServer
 from mtl_ray.serving.v2_routes import Item, OpenInference
 from mtl_ray.serving.versions import Generation, open_predictors
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Result = TypeVar("Result")
-
 RETRY_AFTER_S = 1
-DRAIN_BYTES = 64_000_000
-"""Most bytes beyond the limit that are read and dropped: many clients read the answer only after
-they have sent the whole body.
-"""
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models", "/metrics")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
@@ -171,7 +165,7 @@ class App:
         """One connection of the ASGI server: a request, or the start and end of the application."""
         if scope["type"] == "lifespan":
             with GrpcServer(self.v2, self.config, self.limit):
-                await _lifespan(receive, send)
+                await lifespan(receive, send)
         elif scope["type"] == "http":
             scope = recorded(scope)
             reply = await self._reply(scope, receive)
@@ -179,7 +173,7 @@ class App:
             headers = {
                 **reply.headers,
                 **record.headers(),
-                **cors_headers(_text(scope, b"origin"), self.config.cors_origins),
+                **cors_headers(text_of(scope, b"origin"), self.config.cors_origins),
             }
             head = [
                 (b"content-type", reply.type.encode()),
@@ -241,12 +235,12 @@ class App:
         """The allowed methods and headers (CORS preflight), which a browser requests before a page
         of another site may send a key or JSON.
         """
-        cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
+        cors = preflight_headers(text_of(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
     def check_key(self, scope: Mapping[str, Any]) -> None:
         """Raises a RequestError 401 if no key of the server is in the headers."""
-        record_of(scope).key = self.gate.name_of(_header(scope, b"authorization"))
+        record_of(scope).key = self.gate.name_of(header_of(scope, b"authorization"))
 
     def check_rate(self, scope: Mapping[str, Any]) -> None:
         """Raises a RequestError 429 if the key of a request is over its rate."""
@@ -272,9 +266,9 @@ class App:
             record = record_of(scope)
             choice = served.routes.choose(model, version if named else asked, record.id)
             record.model, record.version = choice.model, choice.version
-            request = served.service.check_request(choice.key, query, _text(scope, b"accept"))
+            request = served.service.check_request(choice.key, query, text_of(scope, b"accept"))
             kind = served.service.predictors[choice.key].canvas.input
-            content_type = _text(scope, b"content-type")
+            content_type = text_of(scope, b"content-type")
             return await self.with_body(
                 scope,
                 receive,
@@ -300,13 +294,13 @@ class App:
         Raises:
             RequestError: if the body or the time is over its limit, or too many requests wait.
         """
-        if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
+        if (coding := text_of(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
         with self.place() as deadline:
-            data = await _in_time(
+            data = await in_time(
                 self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
             )
-            running = _while_connected(work(data), receive)
+            running = while_connected(work(data), receive)
             del data  # the data of a refused or cancelled request is freed
             return await self.in_time(running, deadline)
 
@@ -328,7 +322,7 @@ class App:
 
     async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
         """The result of some work, or a RequestError 504."""
-        return await _in_time(
+        return await in_time(
             work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
         )
 
@@ -375,33 +369,21 @@ class App:
         limit = (
             most + OVERHEAD_BYTES
             if kind is None
-            else body_limit(_text(scope, b"content-type"), self.config)
+            else body_limit(text_of(scope, b"content-type"), self.config)
         )
         what = "tensors" if kind is None else f"{kind.noun}s"
-        too_large = RequestError(
-            413, f"the body is larger than the {most:,} bytes of {what} that are allowed"
+        data = await read_whole(
+            scope,
+            receive,
+            limit,
+            f"the body is larger than the {most:,} bytes of {what} that are allowed",
         )
-        stated = _header(scope, b"content-length")
-        if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
-            raise too_large
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more and size <= limit + DRAIN_BYTES:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RequestError(400, "the body ended too early")
-            chunk = message.get("body", b"")
-            size, more = size + len(chunk), message.get("more_body", False)
-            if size <= limit:
-                chunks.append(chunk)
-        if size > limit:
-            raise too_large
-        if not size and kind is not None and not kind.empty_files:
+        if not data and kind is not None and not kind.empty_files:
             raise RequestError(
                 400,
                 f"the body is empty; send a file ({kind.noun}), as curl --data-binary @FILE does",
             )
-        return b"".join(chunks)
+        return data
 
 
 def open_app(
@@ -415,16 +397,6 @@ def open_app(
     return App(service, config, parallel, keys=keys, exchange=exchange)
 
 
-async def _in_time(
-    work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str
-) -> Result:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError:
-        raise RequestError(status, message) from None
-
-
 def _allow(scope: Mapping[str, Any], *methods: str) -> None:
     if scope["method"] not in methods:
         raise RequestError(
@@ -432,41 +404,6 @@ def _allow(scope: Mapping[str, Any], *methods: str) -> None:
             f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}",
             Allow=", ".join(methods),
         )
-
-
-async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    """The result of some work, which is cancelled when its client disconnects.
-
-    The work runs in the task of the request itself: a task of its own would cost every request
-    several turns of the event loop.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    running, lost = True, False
-
-    def stop(_: object) -> None:
-        nonlocal lost
-        if running:
-            lost = True
-            task.cancel()
-
-    disconnected = asyncio.ensure_future(_disconnected(receive))
-    disconnected.add_done_callback(stop)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not lost:
-            raise
-        task.uncancel()
-        raise RequestError(400, "the client disconnected before the answer") from None
-    finally:
-        running = False
-        disconnected.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _too_many() -> RequestError:
@@ -477,14 +414,6 @@ def _too_many() -> RequestError:
     )
 
 
-def _text(scope: Mapping[str, Any], name: bytes) -> str:
-    return _header(scope, name).decode("latin-1")
-
-
-def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
-    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
-
-
 @cache
 def _page(name: str) -> Reply:
     return Reply(
@@ -492,10 +421,3 @@ def _page(name: str) -> Reply:
         type="text/html; charset=utf-8",
         headers=PAGE_HEADERS,
     )
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Acknowledges the start and end of the server."""
-    while (message := await receive())["type"] != "lifespan.shutdown":
-        await send({"type": f"{message['type']}.complete"})
-    await send({"type": "lifespan.shutdown.complete"})

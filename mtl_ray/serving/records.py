@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from mtl_ray.serving.asgi import header_of
 from mtl_ray.serving.reply import Reply
 
 ID_HEADER, VERSION_HEADER = "X-Request-ID", "X-Model-Version"
@@ -52,10 +53,7 @@ class RequestRecord:
 
 def recorded(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The scope of a request with a record in it."""
-    given = next(
-        (bytes(value) for name, value in scope["headers"] if name == ID_HEADER.lower().encode()),
-        b"",
-    )
+    given = header_of(scope, ID_HEADER.lower().encode())
     name = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
     return {**scope, _IN_SCOPE: RequestRecord(id=name)}
 
@@ -98,7 +96,7 @@ class RequestLog:
         if self._file is None:
             return
         record = record_of(scope)
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        length = header_of(scope, b"content-length")
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": record.id,

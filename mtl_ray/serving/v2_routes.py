@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.serving.asgi import text_of
 from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.reply import Reply, RequestError, as_json
 from mtl_ray.serving.service import PredictionRequest, Service
@@ -167,10 +168,7 @@ class OpenInference:
         return as_json(await asyncio.to_thread(model.metadata))
 
     async def _infer(self, model: TensorModel, scope: Scope, receive: Any) -> Reply:
-        length = next(
-            (value for key, value in scope["headers"] if key == HEADER.lower().encode()), b""
-        )
-        stated = header_bytes(bytes(length).decode("latin-1"))
+        stated = header_bytes(text_of(scope, HEADER.lower().encode()))
 
         async def answer(body: bytes) -> Reply:
             call = HttpCall(model=model.name, body=body, header_bytes=stated)
