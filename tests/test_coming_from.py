@@ -32,6 +32,8 @@ from tests.tasks.random_objects import HEIGHT, WIDTH, random_images
 from tests.test_readme import write_voc
 from tests.weights.foreign_files import caffe2, detectron2, jax_vit, mit, pycls, swin
 
+pytestmark = pytest.mark.jobs
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "coming_from.md").read_text()
 ROWS = [

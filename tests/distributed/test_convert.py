@@ -431,6 +431,7 @@ def test_a_submitted_job_needs_an_absolute_place(monkeypatch: pytest.MonkeyPatch
         convert(ConvertConfig(source=Digits(split="val", num=3), to="shards"))
 
 
+@pytest.mark.jobs
 def test_a_private_ray_is_started_and_ended(tmp_path: Path) -> None:
     short = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     environment = {

@@ -1,5 +1,8 @@
 """The number of replicas by the requests that they hold."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,3 +39,17 @@ def test_the_load_decides(
     replicas: int, held: dict[str, float], sampled: float, expected: float
 ) -> None:
     assert wanted(replicas, held, sampled) == expected
+
+
+@pytest.mark.jobs
+@pytest.mark.timeout(900)
+def test_from_none_to_two_and_back(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.scaling_run", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 replicas\n0 replicas" in done.stdout

@@ -21,6 +21,8 @@ from mtl_ray.distributed.serve import serving
 from mtl_ray.serving.config import ServeConfig
 from tests.serving.bundles import make_bundle, two_halves
 
+pytestmark = pytest.mark.jobs
+
 ROOT = Path(__file__).parents[2]
 KEY = "sesame"
 

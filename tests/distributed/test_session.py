@@ -12,6 +12,8 @@ import ray
 
 from mtl_ray.distributed.session import session
 
+pytestmark = pytest.mark.jobs
+
 TWICE = """
 import os, ray
 from mtl_ray.distributed.session import session

@@ -15,6 +15,8 @@ from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
 from tests.training.tiny import config_of, write_split
 
+pytestmark = pytest.mark.jobs
+
 MakeConfig = Callable[..., ExperimentConfig]
 
 

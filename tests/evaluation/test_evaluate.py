@@ -168,6 +168,7 @@ def test_parts_of_the_rows_merge_to_the_whole(
     assert merged.table["key"].to_pylist() == whole.table["key"].to_pylist()
 
 
+@pytest.mark.jobs
 def test_many_tasks_have_the_figures_of_one_process(
     checkpoint: str, split: str, ray_session: None
 ) -> None:

@@ -22,6 +22,8 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.training.scalars import read_scalars
 from tests.plugin.conftest import CONFIG, PACKAGES, Workplace
 
+pytestmark = pytest.mark.jobs
+
 CONVERT = ("--plugins", "pulse_counting", "pulse_files", "raw")
 
 
@@ -146,7 +148,6 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained: Workplace) -> No
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.jobs
 def test_on_ray_and_over_http(trained: Workplace) -> None:
     trained.run(
         "jobs.train",

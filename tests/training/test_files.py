@@ -243,6 +243,7 @@ def test_bucket_holds_the_same_as_a_folder(make_config, s3, splits, tmp_path, mo
     assert checkpoint.newest(f"{place}/run").endswith("step-00000006-a0002")
 
 
+@pytest.mark.jobs
 def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):
     """Ray is made impossible to import; the processes are started as on a machine that has none."""
     path = tmp_path / "tiny.yaml"
@@ -276,6 +277,7 @@ def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):
     assert "steps" in misspelt
 
 
+@pytest.mark.jobs
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_stops_with_a_checkpoint_and_only_this_machine_reaches_the_ranks(
     splits, tmp_path, workers
