@@ -33,7 +33,7 @@ test-jobs: $(STAMP) ## whole jobs on a Ray of their own: the commands of the REA
 	$(BIN)/python -m pytest -q -m "jobs and not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=12
 
 test-cluster: $(STAMP) ## several hosts in network namespaces, some of them dying (root and iproute2; skipped with a reason elsewhere)
-	$(BIN)/python -m pytest -q -m cluster
+	$(BIN)/python -m pytest -q -m cluster tests/cluster tests/clusters
 
 storm: $(STAMP)  ## 10,000 malformed, slow, oversized and interrupted requests against a running server (about five minutes)
 	$(BIN)/python -m tests.serving.storm
