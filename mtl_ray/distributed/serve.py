@@ -12,10 +12,10 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
@@ -27,14 +27,20 @@ from mtl_ray.distributed.scaling import HELD, by_held_requests
 from mtl_ray.distributed.serve_state import Member, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
+from mtl_ray.serving.asgi import Receive, Send, header_of
 from mtl_ray.serving.config import ServeConfig, ServedModel, absolute_models
 from mtl_ray.serving.keys import ApiKey, read_keys
+from mtl_ray.serving.records import ID_HEADER
+
+if TYPE_CHECKING:
+    from mtl_ray.serving.app import App
 
 APPLICATION = "mtl_ray"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
 """A raylet prints this when the controller ends, as it must, before its own last call has
 returned."""
-START_S = 120.0
+START_S = 240.0
+"""How long Serve and the replicas may take to answer."""
 UPDATE_S = 120.0
 """How long the replicas may take to open new bundles."""
 LOOK_BACK_S, MIN_LOOK_BACK_S = 30.0, 10.5
@@ -140,7 +146,9 @@ def _serving(
     config: ServeConfig, keys: Mapping[str, ApiKey], placeholder: Placeholder | None
 ) -> Iterator[Server]:
     from ray import serve  # reads the environment when it is imported
+    from ray.serve._private import api
 
+    api.HTTP_PROXY_TIMEOUT = int(START_S)  # 60 s are too few on a busy machine
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
@@ -227,7 +235,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Called by Ray to get the application."""
-        return self.application
+        return _without_request_id(self.application)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray for ``by_held_requests``."""
@@ -235,6 +243,22 @@ class Replica:
 
     def __del__(self) -> None:
         self.application.close()
+
+
+def _without_request_id(application: "App") -> Callable[..., Any]:
+    """The application without the header that Serve adds to every answer, with the same id."""
+    name = ID_HEADER.lower().encode()
+
+    async def answer(scope: Any, receive: Receive, send: Send) -> None:
+        async def send_on(message: MutableMapping[str, Any]) -> None:
+            if "headers" in message:
+                added = (name, header_of(scope, name))
+                message["headers"] = [each for each in message["headers"] if each != added]
+            await send(message)
+
+        await application(scope, receive, send_on)
+
+    return answer
 
 
 def _stay_on_loopback() -> None:

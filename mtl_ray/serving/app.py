@@ -43,7 +43,7 @@ from mtl_ray.serving.reply import (
 )
 from mtl_ray.serving.report import Exchange, ReplicaReport, alone, statistics_reply
 from mtl_ray.serving.service import PredictionRequest, Service
-from mtl_ray.serving.v2_grpc import GrpcServer
+from mtl_ray.serving.v2_grpc import SERVICE, GrpcServer
 from mtl_ray.serving.v2_routes import Item, OpenInference
 from mtl_ray.serving.versions import Generation, open_predictors
 
@@ -184,9 +184,14 @@ class App:
             ]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
-            if scope["path"].startswith("/predictions/") or record.model:
-                self.metrics.request(record.model, record.version, reply.status, record.seconds)
-            self.log.write(scope, reply)
+            self.finish(scope, reply)
+
+    def finish(self, scope: Mapping[str, Any], reply: Reply) -> None:
+        """Counts an answered request if it was one for a model, and logs it."""
+        record = record_of(scope)
+        if record.model or scope["path"].startswith(("/predictions/", f"/{SERVICE}/")):
+            self.metrics.request(record.model, record.version, reply.status, record.seconds)
+        self.log.write(scope, reply)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         try:

@@ -66,6 +66,16 @@ class Routes:
         shares = self.shares.get(model)
         return {each: version_key(model, each) for each in shares} if shares else {"": model}
 
+    def place_of(self, key: str) -> tuple[str, str]:
+        """Model and version of the predictor with a key; the version is empty if there is only
+        one.
+        """
+        for model in self.shares:
+            for version, its in self.versions_of(model).items():
+                if its == key:
+                    return model, version
+        return key, ""
+
     def main_key(self, model: str) -> str:
         """The key of the version with the largest share."""
         shares = self.shares.get(model)

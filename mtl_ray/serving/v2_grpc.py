@@ -26,6 +26,7 @@ from mtl_ray.serving.v2_messages import (
     read_message,
     server_message,
 )
+from mtl_ray.serving.v2_model import TensorModel
 from mtl_ray.serving.v2_routes import OpenInference
 
 SERVICE = "inference.GRPCInferenceService"
@@ -62,7 +63,7 @@ class GrpcServer:
         self._methods: dict[str, Callable[[bytes, Any], bytes]] = {
             "ServerLive": lambda *_: flag_message(True),
             "ServerReady": lambda *_: flag_message(True),
-            "ServerMetadata": lambda *_: server_message(v2.metadata()),
+            "ServerMetadata": lambda *_: server_message(v2.server_metadata()),
             "ModelReady": self._ready,
             "ModelMetadata": self._metadata,
             "ModelInfer": self._infer,
@@ -100,7 +101,8 @@ class GrpcServer:
             self._server.stop(self.config.timeout_s)
 
     def _ready(self, data: bytes, context: Any) -> bytes:
-        scope = self._checked(context)
+        scope = _scope(context, "ModelReady")
+        self.v2.limits.check_key(scope)
         message = read_message(data)
         with contextlib.suppress(RequestError):
             self.v2.model(scope, message.text(1), message.text(2))
@@ -108,17 +110,30 @@ class GrpcServer:
         return flag_message(False)
 
     def _metadata(self, data: bytes, context: Any) -> bytes:
-        scope = self._checked(context)
+        scope = _scope(context, "ModelMetadata")
+        self.v2.limits.check_key(scope)
         message = read_message(data)
-        return model_message(self.v2.model(scope, message.text(1), message.text(2)).metadata())
+        model = self.v2.model(scope, message.text(1), message.text(2))
+        return model_message(self.v2.metadata_of(model))
 
     def _infer(self, data: bytes, context: Any) -> bytes:
-        scope = self._checked(context)
+        scope = _scope(context, "ModelInfer")
+        try:
+            reply = self._reply(scope, data, context)
+        except RequestError as error:
+            self.v2.limits.finish(scope, error.reply)
+            raise
+        self.v2.limits.finish(scope, reply)
+        return reply.body
+
+    def _reply(self, scope: Mapping[str, Any], data: bytes, context: Any) -> Reply:
+        self.v2.limits.check_key(scope)
         self.v2.limits.check_rate(scope)
         message = read_message(data)
         model = self.v2.model(scope, message.text(1), message.text(2))
         future = asyncio.run_coroutine_threadsafe(
-            self._queued(model.name, GrpcCall(model=model.name, message=message)), self._loop
+            self._queued(model, GrpcCall(model=model.name, version=model.version, message=message)),
+            self._loop,
         )
         if not context.add_callback(future.cancel):  # the client is gone already
             future.cancel()
@@ -132,21 +147,20 @@ class GrpcServer:
                 reply.body.decode(),
                 **{name.replace("-", "_"): value for name, value in reply.headers.items()},
             )
-        return reply.body
+        return reply
 
-    async def _queued(self, model: str, call: GrpcCall) -> Reply:
+    async def _queued(self, model: TensorModel, call: GrpcCall) -> Reply:
         with self.v2.limits.place() as deadline:
             return await self.v2.limits.in_time(self.v2.infer(model, call), deadline)
 
-    def _checked(self, context: Any) -> Mapping[str, Any]:
-        """The metadata of a call in the form of an HTTP request, with its key checked."""
-        headers = [
-            (name.encode(), value.encode() if isinstance(value, str) else value)
-            for name, value in context.invocation_metadata()
-        ]
-        scope = recorded({"headers": headers})
-        self.v2.limits.check_key(scope)
-        return scope
+
+def _scope(context: Any, method: str) -> Mapping[str, Any]:
+    """A call in the form of an HTTP request, which it is."""
+    headers = [
+        (name.encode(), value.encode() if isinstance(value, str) else value)
+        for name, value in context.invocation_metadata()
+    ]
+    return recorded({"method": "POST", "path": f"/{SERVICE}/{method}", "headers": headers})
 
 
 def _answering(name: str, method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], bytes]:

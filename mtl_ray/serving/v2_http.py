@@ -38,12 +38,14 @@ class HttpCall:
 
     Attributes:
         model: its name.
+        version: that answers.
         body: of the request.
         header_bytes: of the JSON, if binary tensors follow.
         binary: which outputs are answered as bytes; read from the request.
     """
 
     model: str
+    version: str = VERSION
     body: bytes
     header_bytes: int | None
     binary: Mapping[str, bool] = field(default_factory=dict)
@@ -97,7 +99,7 @@ class HttpCall:
             else:
                 tensor["data"] = to_json(name, values)
             described.append(tensor)
-        head = {"model_name": self.model, "model_version": VERSION, "outputs": described}
+        head = {"model_name": self.model, "model_version": self.version, "outputs": described}
         reply = as_json({**head, **({"id": request.id} if request.id else {})})
         if not blobs:
             return reply

@@ -43,9 +43,11 @@ class GrpcCall:
     Attributes:
         model: its name.
         message: ``ModelInferRequest``.
+        version: that answers.
     """
 
     model: str
+    version: str = VERSION
     message: Message
 
     def read(self) -> InferRequest:
@@ -85,7 +87,7 @@ class GrpcCall:
         """``ModelInferResponse``; the values are always raw."""
         body = [
             _text(1, self.model),
-            _text(2, VERSION),
+            _text(2, self.version),
             _text(3, request.id),
             *(_output(name, values) for name, values in outputs.items()),
             *(part for each in outputs.values() for part in _parts(6, to_bytes(each))),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtl_ray.backends.backend import EngineError, GraphArrays
 from mtl_ray.inference.bundle import BundlePredictor, to_graph
 from mtl_ray.inputs.input import empty_batch
+from mtl_ray.serving.config import version_key
 from mtl_ray.serving.reply import Reply, RequestError
 from mtl_ray.serving.v2_sizes import InputSizes
 from mtl_ray.serving.v2_tensors import (
@@ -24,7 +25,7 @@ from mtl_ray.serving.v2_tensors import (
 )
 
 VERSION = "1"
-"""The version of every model; a bundle has one."""
+"""The version of a model that has only one."""
 
 
 class TensorCall(Protocol):
@@ -56,10 +57,14 @@ class TensorModel:
         name: of the model.
         predictor: the bundle.
         max_batch: most samples of one request.
+        version: of the model; empty if it has only one.
     """
 
-    def __init__(self, name: str, predictor: BundlePredictor, max_batch: int) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, predictor: BundlePredictor, max_batch: int, version: str = ""
+    ) -> None:
+        self.key = version_key(name, version) if version else name
+        self.name, self.version = name, version or VERSION
         self.predictor = predictor
         self.max_batch = min(max_batch, predictor.signature.engine.limits().max_batch or max_batch)
         self.inputs = {each.name: each for each in predictor.signature.inputs}
@@ -81,8 +86,8 @@ class TensorModel:
         return [each for each in replies if each is not None]
 
     def metadata(self) -> dict[str, Any]:
-        """The answer to ``GET /v2/models/NAME``. -1 is an open axis. The first call runs the graph,
-        which says the shapes of its outputs.
+        """The answer to ``GET /v2/models/NAME/versions/VERSION``. -1 is an open axis. The first
+        call runs the graph, which says the shapes of its outputs.
         """
         with self._lock:
             if self._described is None:
@@ -184,7 +189,7 @@ class TensorModel:
         ]
         return {
             "name": self.name,
-            "versions": [VERSION],
+            "versions": [self.version],
             "platform": f"mtl_ray_{signature.engine.type}",
             "inputs": [
                 {

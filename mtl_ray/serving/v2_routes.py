@@ -11,6 +11,7 @@ from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.asgi import text_of
 from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.routes import Routes
 from mtl_ray.serving.service import PredictionRequest, Service
 from mtl_ray.serving.v2_http import HEADER, HttpCall, as_error, header_bytes
 from mtl_ray.serving.v2_model import VERSION, TensorCall, TensorModel
@@ -48,6 +49,10 @@ class Limits(Protocol):
 
     def check_key(self, scope: Scope) -> None:
         """Raises a RequestError 401 without the key."""
+        ...
+
+    def finish(self, scope: Scope, reply: Reply) -> None:
+        """Counts an answered request, and logs it."""
         ...
 
     def place(self) -> AbstractContextManager[float]:
@@ -112,13 +117,20 @@ class OpenInference:
         key = self.limits.route(scope, name, "" if single else wanted)
         return self._tensors(service, key)
 
+    def metadata_of(self, model: TensorModel) -> dict[str, Any]:
+        """A model with all its versions."""
+        service = self.limits.service
+        versions = tuple(Routes(service.predictors, service.config.models).versions_of(model.name))
+        return {**model.metadata(), "versions": [each or VERSION for each in versions]}
+
     def _tensors(self, service: Service, key: str) -> TensorModel:
         predictor = service.predictors[key]
         if not isinstance(predictor, BundlePredictor):
             raise RequestError(404, f"the model {quoted(key)} is no bundle, so it has no tensors")
         known = self._models.get(key)
         if known is None or known.predictor is not predictor:
-            known = TensorModel(key, predictor, service.config.max_images)
+            name, version = Routes(service.predictors, service.config.models).place_of(key)
+            known = TensorModel(name, predictor, service.config.max_images, version)
             self._models[key] = known
         return known
 
@@ -132,7 +144,7 @@ class OpenInference:
             next(of_files if isinstance(each, PredictionRequest) else of_calls) for each in items
         ]
 
-    def metadata(self) -> dict[str, Any]:
+    def server_metadata(self) -> dict[str, Any]:
         """The answer to ``GET /v2``."""
         return {
             "name": "mtl_ray",
@@ -140,9 +152,9 @@ class OpenInference:
             "extensions": ["binary_tensor_data"],
         }
 
-    async def infer(self, model: str, call: TensorCall) -> Reply:
+    async def infer(self, model: TensorModel, call: TensorCall) -> Reply:
         """Queues a call, whose place is taken already."""
-        return await self.limits.workers[model].submit(call)
+        return await self.limits.workers[model.key].submit(call)
 
     async def _route(self, path: str, scope: Scope, receive: Any) -> Reply:
         parts = path.removeprefix("/v2").strip("/").split("/")
@@ -156,7 +168,7 @@ class OpenInference:
             )
         if path in OPEN:
             name = parts[-1]
-            return as_json({name: True} if name else self.metadata())
+            return as_json({name: True} if name else self.server_metadata())
         self.limits.check_key(scope)
         name, wanted, what = _address(parts, path)
         model = self.model(scope, name, wanted)
@@ -165,14 +177,14 @@ class OpenInference:
             return await self._infer(model, scope, receive)
         if what == "ready":
             return as_json({"name": name, "ready": True})
-        return as_json(await asyncio.to_thread(model.metadata))
+        return as_json(await asyncio.to_thread(self.metadata_of, model))
 
     async def _infer(self, model: TensorModel, scope: Scope, receive: Any) -> Reply:
         stated = header_bytes(text_of(scope, HEADER.lower().encode()))
 
         async def answer(body: bytes) -> Reply:
-            call = HttpCall(model=model.name, body=body, header_bytes=stated)
-            return await self.infer(model.name, call)
+            call = HttpCall(model=model.name, version=model.version, body=body, header_bytes=stated)
+            return await self.infer(model, call)
 
         return await self.limits.with_body(scope, receive, None, answer)
 
