@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.training.resume import summary_text
 
     try:
-        print(summary_text(train(config)))
+        print(summary_text(train(config), config))
     except ValueError as error:
         from mtl_ray.loading.loader import BadSamplesError  # imports torch
 

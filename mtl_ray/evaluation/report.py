@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from mtl_ray.tasks.task import Metric, NotingMetric
+from mtl_ray.tasks.task import Metric, NotingMetric, brief
 
 SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
 
@@ -22,11 +22,13 @@ class Report:
         figures: by HEAD/METRIC, such as ``boxes/mAP50``; NaN if nothing was annotated.
         per_class: by head, class and metric.
         facts: target, data, number of samples, invalid samples, seconds, software versions.
+        shown: the figures that ``to_text`` has; None for all.
     """
 
     figures: Mapping[str, float]
     per_class: Mapping[str, Mapping[str, Mapping[str, float]]]
     facts: Mapping[str, Any]
+    shown: Sequence[str] | None = None
 
     def to_json(self) -> bytes:
         """The content of ``report.json``: the metrics, then ``per_class`` and ``facts``; NaN is
@@ -46,9 +48,10 @@ class Report:
             f"{self.facts['seconds']:.1f} s",
             "",
         ]
-        lines += _table(
-            ["", "value"], [[name, _shown(value)] for name, value in self.figures.items()]
-        )
+        names = self.figures if self.shown is None else self.shown
+        lines += _table(["", "value"], [[name, _shown(self.figures[name])] for name in names])
+        if hidden := len(self.figures) - len(names):
+            lines.append(f"{hidden} more figures are in report.json")
         for head, classes in self.per_class.items():
             columns = list(next(iter(classes.values()), {}))
             rows = [
@@ -67,8 +70,10 @@ def report(metrics: Mapping[str, Metric[Any]], facts: Mapping[str, Any]) -> Repo
     noted = [
         note for each in metrics.values() if isinstance(each, NotingMetric) for note in each.notes()
     ]
+    found = figures(metrics)
     return Report(
-        figures=figures(metrics),
+        figures=found,
+        shown=brief(metrics, found),
         per_class={name: metric.per_class() for name, metric in metrics.items()},
         facts={
             **facts,

@@ -35,13 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        summary = launch(load_experiment(args.config, args.overrides))
+        config = load_experiment(args.config, args.overrides)
+        summary = launch(config)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, BadSamplesError) else 2
     if summary is None:
         return 0
-    print(summary_text(summary))
+    print(summary_text(summary, config))
     return 0 if summary["finished"] else 128 + signal.SIGTERM
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mtl_ray import storage
 from mtl_ray.geometry.figures import curve_style, plain_log, png
+from mtl_ray.tasks.task import brief
 
 Rows = Sequence[Mapping[str, Any]]
 OTHER = {
@@ -31,15 +32,17 @@ MOST_CURVES = 7
 """In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
 
 
-def draw_training_curves(rows: Rows, uri: str) -> None:
+def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> None:
     """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
     ``metrics-HEAD.png`` into a folder.
 
-    Of many metrics there are ``metrics-HEAD-2.png`` and so on, too.
+    Of many metrics there are ``metrics-HEAD-2.png`` and so on, too; those of a group, such as
+    HEAD/KITTI/NAME, have figures of their own.
 
     Args:
         rows: of scalars.jsonl.
         uri: the folder.
+        tasks: of the heads; see ``brief``.
     """
     train = [row for row in rows if row["mode"] == "train"]
     val = [row for row in rows if row["mode"] == "val"]
@@ -49,23 +52,19 @@ def draw_training_curves(rows: Rows, uri: str) -> None:
         pages["loss"] = _curves(train, losses, "Loss", "loss", log=True)
         pages["lr"] = _curves(train, ["lr"], "Learning rate", "learning rate")
         pages["speed"] = _curves(train, ["images_per_s"], "Speed", "images per second")
-    heads = dict.fromkeys(key.split("/")[0] for row in val for key in row if key not in OTHER)
-    for head in heads:
-        names = list(
-            dict.fromkeys(
-                key
-                for row in val
-                for key in row
-                if key.startswith(f"{head}/") and row[key] is not None
-            )
-        )
+    known = dict.fromkeys(
+        key for row in val for key in row if key not in OTHER and row[key] is not None
+    )
+    groups: dict[str, list[str]] = {}
+    for key in brief(tasks, known):
+        groups.setdefault(key.rpartition("/")[0], []).append(key)
+    for group, names in groups.items():
         for number, part in enumerate(parts := _parts(names), 1):
-            title = f"Validation: {head}" + (
+            title = f"Validation: {group}" + (
                 f" ({number} of {len(parts)})" if len(parts) > 1 else ""
             )
-            pages[f"metrics-{head}" + (f"-{number}" if number > 1 else "")] = _curves(
-                val, part, title, "metric"
-            )
+            page = f"metrics-{group.replace('/', '-')}"
+            pages[page + (f"-{number}" if number > 1 else "")] = _curves(val, part, title, "metric")
     for name, figure in pages.items():
         storage.write(storage.join(uri, f"{name}.png"), png(figure))
 

@@ -47,6 +47,7 @@ class Reporter:
     ) -> None:
         self._uri, self._on_progress = uri, on_progress
         self._batch = config.data.batch
+        self._tasks = {name: head.task for name, head in config.model.heads.items()}
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
         self._trackers: list[Tracker] = open_trackers(
             config, uri, state.run_id, self._scalars.rows, state.step
@@ -132,7 +133,7 @@ class Reporter:
             draw_training_curves,  # matplotlib takes a second to import
         )
 
-        draw_training_curves(self._scalars.rows, storage.join(self._uri, "plots"))
+        draw_training_curves(self._scalars.rows, storage.join(self._uri, "plots"), self._tasks)
         self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:

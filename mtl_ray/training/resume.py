@@ -13,6 +13,7 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import read_stored_config
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.task import brief
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import TrainState, claim
 from mtl_ray.training.identity import config_hash, differences, unknown_differences
@@ -146,11 +147,15 @@ def summary_of(run_uri: str, state: TrainState) -> Summary:
     }
 
 
-def summary_text(summary: Summary) -> str:
+def summary_text(summary: Summary, config: ExperimentConfig) -> str:
     """The summary as lines to read."""
     done = "finished" if summary["finished"] else "stopped"
     lines = [f"{summary['run']}: {done} after {summary['step']} steps"]
-    lines += _metrics("last", summary["metrics"])
+    tasks = {name: head.task for name, head in config.model.heads.items()}
+    names = brief(tasks, summary["metrics"])
+    lines += _metrics({name: summary["metrics"][name] for name in names})
+    if hidden := len(summary["metrics"]) - len(names):
+        lines.append(f"  {hidden} more figures are in scalars.jsonl")
     best = summary["best"]
     if best is not None:
         lines.append(
@@ -160,7 +165,7 @@ def summary_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _metrics(title: str, metrics: Mapping[str, float | None]) -> list[str]:
+def _metrics(metrics: Mapping[str, float | None]) -> list[str]:
     width = max(map(len, metrics), default=0)
     return [
         f"  {name:<{width}}  {'-' if value is None else _number(value)}"

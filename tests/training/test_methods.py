@@ -84,8 +84,8 @@ def test_a_method_without_heads_trains_and_its_loss_chooses_the_best_checkpoint(
     best = json.loads((folder / "best.json").read_text())
     assert (best["metric"], best["step"]) == (BEST, min(found, key=lambda step: found[step]))
     assert best["value"] == min(found.values()) < max(found.values())
-    assert f"{BEST}={best['value']:.4f}" in summary_text(summary)
-    assert (folder / "plots" / "metrics-training.png").is_file()
+    assert f"{BEST}={best['value']:.4f}" in summary_text(summary, contrast())
+    assert (folder / "plots" / "metrics-training-contrast.png").is_file()
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_ray.tasks.lidar.task import DETECTION_3D
 from mtl_ray.training import plots
 
 
@@ -28,7 +29,7 @@ def test_many_metrics_go_into_several_figures(
         return of(rows, names, title, label, log=log)
 
     monkeypatch.setattr(plots, "_curves", keep)
-    plots.draw_training_curves(metric_rows(count), str(tmp_path))
+    plots.draw_training_curves(metric_rows(count), str(tmp_path), {})
     assert len(drawn) == figures
     assert [name for names in drawn.values() for name in names] == [
         f"boxes/metric{i}" for i in range(count)
@@ -38,6 +39,36 @@ def test_many_metrics_go_into_several_figures(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["metrics-boxes.png", *(f"metrics-boxes-{number}.png" for number in range(2, figures + 1))]
     )
+
+
+def test_a_head_with_very_many_metrics_shows_some_and_groups_have_their_own_figure(
+    tmp_path: Path,
+) -> None:
+    names = [
+        "boxes/mAP",
+        "boxes/KITTI/Car_3D_AP40_moderate_strict",
+        "boxes/KITTI/Car_3D_AP11_easy_loose",
+        "labels/KITTI/top1",
+    ]
+    rows = [{"mode": "val", "step": step, **dict.fromkeys(names, 0.5)} for step in (1, 2)]
+    drawn: list[list[str]] = []
+
+    class Curves:
+        """Keeps the names of each figure."""
+
+        def __call__(self, rows, names, title, label, *, log=False, of=plots._curves):
+            drawn.append(list(names))
+            return of(rows, names, title, label, log=log)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_curves", Curves())
+        plots.draw_training_curves(rows, str(tmp_path), {"boxes": DETECTION_3D})
+    assert drawn == [names[:1], names[1:2], names[3:]]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "metrics-boxes.png",
+        "metrics-boxes-KITTI.png",
+        "metrics-labels-KITTI.png",
+    }
 
 
 @pytest.mark.parametrize(

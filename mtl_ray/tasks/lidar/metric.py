@@ -16,7 +16,7 @@ from mtl_ray.tasks.lidar.confusion import MIN_SCORE, MatchRule, object_confusion
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.kitti.columns import KittiFrame, columns_of
 from mtl_ray.tasks.lidar.kitti.frames import kitti_frame
-from mtl_ray.tasks.lidar.kitti.keys import by_class, main_precision, named_figures
+from mtl_ray.tasks.lidar.kitti.keys import by_class, is_brief, main_precision, named_figures
 from mtl_ray.tasks.lidar.kitti.levels import MODERATE, count_line
 from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
 from mtl_ray.tasks.lidar.kitti.table import KittiTable, kitti_table
@@ -120,6 +120,10 @@ class Detection3dMetric:
             found = tables.kitti.objects[:, MODERATE] > 0
             result["mAP"] = float(main_precision(tables.kitti)[found].mean() / 100)
         return result
+
+    def is_brief(self, entry: str) -> bool:
+        """See ``Brief``."""
+        return is_brief(entry)
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """By class: AP40 of KITTI (moderate, strict, percent), AP and errors of nuScenes, and the

@@ -37,6 +37,12 @@ class Detection3dTask(PlainTask):
 
         return decode_detections_3d(arrays, frame, head)
 
+    def is_brief(self, entry: str) -> bool:
+        """See ``Brief``."""
+        from mtl_ray.tasks.lidar.kitti.keys import is_brief
+
+        return is_brief(entry)
+
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "Detection3dMetric":
         """See ``Task``."""
         from mtl_ray.tasks.lidar.metric import Detection3dMetric

@@ -1,9 +1,12 @@
 """The metric of a task of boxes in space: frames in, figures out, in any order."""
 
+import json
+
 import numpy as np
 import pytest
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.evaluation.report import report
 from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.lidar.decode import Detections3d
@@ -143,3 +146,15 @@ def test_numbers_at_a_limit_are_those_of_the_label() -> None:
     values = np.array([0.15, 0.3, 215.33, np.nan, -1], np.float32)
     np.testing.assert_array_equal(as_written(values), [0.15, 0.3, 215.33, np.nan, -1])
     assert as_written(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_a_terminal_shows_the_figures_that_people_read_and_the_file_has_all() -> None:
+    metric = Detection3dMetric(CLASSES)
+    metric.update(*frame(3, KITTI))
+    made = report({"boxes": metric}, {"target": "t", "data": "d", "samples": 1, "seconds": 1.0})
+    text = made.to_text()
+    assert "boxes/KITTI/Car_3D_AP40_moderate_strict" in text
+    assert "AP11" not in text
+    hidden = len(made.figures) - text.count("  boxes/") - text.count("\nboxes/")
+    assert f"{hidden} more figures are in report.json" in text
+    assert "boxes/KITTI/Car_3D_AP11_easy_loose" in json.loads(made.to_json())

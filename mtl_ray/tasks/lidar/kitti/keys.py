@@ -41,6 +41,13 @@ def named_figures(table: KittiTable) -> dict[str, float]:
     return found
 
 
+def is_brief(entry: str) -> bool:
+    """Whether an entry is shown: of KITTI's, AP40 in space and from above, moderate, strict."""
+    if not entry.startswith("KITTI/"):
+        return True
+    return entry.endswith(("_3D_AP40_moderate_strict", "_BEV_AP40_moderate_strict"))
+
+
 def main_precision(table: KittiTable) -> NDArray[np.float64]:
     """(C,) 3-D AP40 at moderate, strict, in percent."""
     return _values(table, 40)["3D"][:, MODERATE, STRICT]
