@@ -60,7 +60,8 @@ class Pillars(Backbone):
             coordinates = coordinates[used]
         with no_autocast(values, context):  # tens of metres do not fit into bfloat16
             pillars = self.voxel_encoder(voxels.float(), counts, coordinates, grid)
-        canvas = scatter_rows(pillars, cells, len(values), (grid.shape[1], grid.shape[0]))
+        # shape[0] and not len: a trace for TorchScript keeps the batch open
+        canvas = scatter_rows(pillars, cells, values.shape[0], (grid.shape[1], grid.shape[0]))
         return run_stages(self.blocks, canvas)
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:

@@ -75,7 +75,7 @@ class AnchorDetector(HeadModule):
         maps = self.outputs(features)
         height, width = maps[0].shape[2:]
         logits, offsets, directions = (
-            each.float().permute(0, 2, 3, 1).reshape(len(each), -1, last)
+            each.float().permute(0, 2, 3, 1).reshape(each.shape[0], -1, last)
             for each, last in zip(maps, (len(self.classes), 7, 2), strict=True)
         )
         anchors = anchors_of(self.config, context.grid, (height, width), logits.device)
