@@ -40,13 +40,16 @@ def progress_bar(
 
 @contextmanager
 def errors_only(logger: logging.Logger) -> Iterator[None]:
-    """Hides what a logger writes below the level of errors."""
-    before = logger.level
+    """Hides what a logger writes below the level of errors, and takes back how a library that is
+    called meanwhile sets the logger up.
+    """
+    level, filters, handlers = logger.level, list(logger.filters), list(logger.handlers)
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
+        logger.filters, logger.handlers = filters, handlers
 
 
 class _Lines:

@@ -30,6 +30,7 @@ from mtl_ray.backends.backend import (
     first_line,
 )
 from mtl_ray.config.strict import STRICT
+from mtl_ray.terminal import errors_only
 
 FILES = ("openvino.xml", "openvino.bin")
 GZIP = ".gz"
@@ -66,7 +67,8 @@ class OpenVinoEngine:
         source = folder / "source.onnx"
         source.write_bytes(exported.onnx)
         try:
-            model = openvino.convert_model(source)
+            with errors_only(logging.getLogger()):  # which OpenVINO sets up for itself
+                model = openvino.convert_model(source)
             if self.precision == "int8":
                 model = _quantised(model, exported.calibration)
             openvino.save_model(model, folder / FILES[0], compress_to_fp16=self.precision == "fp16")

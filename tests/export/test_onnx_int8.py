@@ -76,6 +76,10 @@ def test_a_logger_gets_its_level_back() -> None:
     with errors_only(logger):
         assert not logger.isEnabledFor(logging.WARNING)
     assert logger.level == logging.INFO
+    with errors_only(logger):
+        logger.addFilter(lambda _: False)
+        logger.setLevel(logging.CRITICAL)
+    assert (logger.level, logger.filters) == (logging.INFO, [])
     with pytest.raises(ValueError, match="inside"), errors_only(logger):
         raise ValueError("inside")
     assert logger.level == logging.INFO
