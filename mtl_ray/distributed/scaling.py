@@ -22,4 +22,7 @@ def by_held_requests(context: Any) -> tuple[float, dict[str, Any]]:
     reported = (context.aggregated_metrics or {}).get(HELD, {})
     # Serve also counts the requests that wait where no replica has taken them
     held = max(sum(reported.values()), context.total_num_requests)
-    return held / context.config.get_target_ongoing_requests(), {}
+    needed = held / context.config.get_target_ongoing_requests()
+    # a replica reports some seconds after its start: until then nothing says that it is idle
+    unknown = len(reported) < context.current_num_replicas
+    return max(needed, context.current_num_replicas) if unknown else needed, {}

@@ -35,7 +35,7 @@ from mtl_ray.serving.records import ID_HEADER
 if TYPE_CHECKING:
     from mtl_ray.serving.app import App
 
-APPLICATION = "mtl_ray"
+APPLICATION, DEPLOYMENT = "mtl_ray", "bundles"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
 """A raylet prints this when the controller ends, as it must, before its own last call has
 returned."""
@@ -181,7 +181,7 @@ def build_application(
 
     deployment = serve.deployment(
         serve.ingress()(Replica),
-        name="bundles",
+        name=DEPLOYMENT,
         max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
         graceful_shutdown_timeout_s=config.timeout_s,
         # where Serve itself replaces replicas (serve deploy), the old ones answer until then

@@ -31,6 +31,8 @@ def wanted(replicas: int, held: dict[str, float], sampled: float = 0.0) -> float
         (2, {"a": 3.0, "b": 5.0}, 0.0, 4.0),
         (1, {"a": 1.0}, 6.0, 3.0),  # requests that wait before the replicas
         (1, {}, 4.0, 2.0),  # before the first report
+        (1, {}, 0.0, 1.0),
+        (3, {"a": 0.0, "b": 0.0}, 0.0, 3.0),
         (1, {"a": 0.0}, 0.0, 0.0),
         (0, {}, 0.0, 1.0),  # a new one is starting
     ],
