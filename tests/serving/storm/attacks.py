@@ -285,6 +285,7 @@ def interrupted(random: Random, picture: bytes) -> Attack:
         end=end,
         may_pass=cut == len(whole),
         may_be_silent=True,
+        no_http=cut <= 60,
     )
 
 

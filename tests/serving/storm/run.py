@@ -45,8 +45,8 @@ class StormReport:
         faults: number of the attack and what was wrong with its answer.
         calm, stormy: milliseconds of the good client's requests.
         refused: good requests that were not answered with 200.
-        memory_mb: of the server's processes before and after.
-        lost: processes of the server that have died.
+        memory_mb: of the server's processes after each block.
+        lost: names of the processes of the server that have died.
         tracebacks: in what the server printed.
     """
 
@@ -56,8 +56,8 @@ class StormReport:
     calm: list[float] = field(default_factory=list)
     stormy: list[float] = field(default_factory=list)
     refused: int = 0
-    memory_mb: tuple[float, float] = (0.0, 0.0)
-    lost: int = 0
+    memory_mb: list[float] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     tracebacks: int = 0
 
     @property
@@ -67,8 +67,8 @@ class StormReport:
 
     @property
     def growth(self) -> float:
-        """Of memory, as a share."""
-        return self.memory_mb[1] / self.memory_mb[0] - 1
+        """Of memory, as a share, since the first block, which is the warm-up."""
+        return self.memory_mb[-1] / self.memory_mb[0] - 1
 
     def to_text(self) -> str:
         """A table, and a line to repeat each fault."""
@@ -78,13 +78,13 @@ class StormReport:
         ]
         total = sum(sum(of.values()) for of in self.statuses.values())
         lines += [
-            f"{total} bad requests, {len(self.faults)} faults, {self.lost} processes died, "
+            f"{total} bad requests, {len(self.faults)} faults, {len(self.lost)} processes died"
+            f"{''.join(f' ({name})' for name in self.lost)}, "
             f"{self.tracebacks} tracebacks printed",
             f"good client: p50 {statistics.median(self.calm):.2f} ms in calm "
             f"({len(self.calm)} requests), {statistics.median(self.stormy):.2f} ms in the storm "
             f"({len(self.stormy)}): {self.slowdown:.2f} times; {self.refused} refused",
-            f"memory: {self.memory_mb[0]:.0f} MB, then {self.memory_mb[1]:.0f} MB: "
-            f"{self.growth:+.1%}",
+            f"memory: {self.growth:+.1%}: MB {', '.join(f'{mb:.0f}' for mb in self.memory_mb)}",
         ]
         lines += [
             f"fault {kind}: {words}\n  again: python -m tests.serving.storm --seed {self.seed} "
@@ -224,9 +224,9 @@ def storm(
 ) -> StormReport:
     """Runs attacks in blocks, the first of which only warms the server up."""
     report = StormReport(seed=seed)
-    before: list[psutil.Process] = members(pid)
+    before = members(pid)
     assert len(before) >= 2, f"no replica and proxy below process {pid}"
-    first = 0.0
+    names = [" ".join((each.name(), *each.cmdline()[-8:])) for each in before]
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart,
         GoodClient(port, picture) as good,
@@ -241,10 +241,8 @@ def storm(
             for number, kind, status, words in found:
                 report.statuses.setdefault(kind, Counter())[status] += 1
                 report.faults += [] if words is None else [(number, kind, words)]
-            first = first or memory_mb(before)
-        time.sleep(1)
-    report.memory_mb = (first, memory_mb(before))
+            report.memory_mb.append(memory_mb(before))
     report.refused = good.refused
-    report.lost = sum(not process.is_running() for process in before)
+    report.lost = [name for name, each in zip(names, before, strict=True) if not each.is_running()]
     report.tracebacks = log.read_text(errors="replace").count("Traceback")
     return report

@@ -53,7 +53,8 @@ def deliver(port: int, attack: Attack) -> Outcome:
                     time.sleep(part)
                 else:
                     connection.sendall(part)
-            if attack.end == "half":
+        if attack.end == "half":
+            with contextlib.suppress(OSError):  # the server has closed already
                 connection.shutdown(socket.SHUT_WR)
         if attack.end in ("read", "half"):
             answer, hung = _read(connection)
