@@ -48,6 +48,8 @@ from mtl_ray.serving.v2_routes import Item, OpenInference
 from mtl_ray.serving.versions import Generation, open_predictors
 
 RETRY_AFTER_S = 1
+MOST_SHOWN = 200
+"""Characters of an address that a sentence repeats."""
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models", "/metrics")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
@@ -209,7 +211,7 @@ class App:
         predicts = path.startswith("/predictions/")
         counted = path.startswith("/models/") and path.endswith("/statistics")
         if not predicts and not counted and path not in PAGES:
-            raise RequestError(404, f"there is nothing at {path}; see /docs")
+            raise RequestError(404, f"there is nothing at {path[:MOST_SHOWN]}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
             return self._options(scope, (*methods, "OPTIONS"))
@@ -406,7 +408,7 @@ def _allow(scope: Mapping[str, Any], *methods: str) -> None:
     if scope["method"] not in methods:
         raise RequestError(
             405,
-            f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}",
+            f"{scope['path'][:MOST_SHOWN]} answers {' and '.join(methods)}, not {scope['method']}",
             Allow=", ".join(methods),
         )
 
