@@ -40,6 +40,7 @@ from mtl_ray.serving.reply import (
     cors_headers,
     join_replies,
     preflight_headers,
+    quoted,
 )
 from mtl_ray.serving.report import Exchange, ReplicaReport, alone, statistics_reply
 from mtl_ray.serving.service import PredictionRequest, Service
@@ -48,8 +49,6 @@ from mtl_ray.serving.v2_routes import Item, OpenInference
 from mtl_ray.serving.versions import Generation, open_predictors
 
 RETRY_AFTER_S = 1
-MOST_SHOWN = 200
-"""Characters of an address that a sentence repeats."""
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models", "/metrics")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
@@ -211,7 +210,7 @@ class App:
         predicts = path.startswith("/predictions/")
         counted = path.startswith("/models/") and path.endswith("/statistics")
         if not predicts and not counted and path not in PAGES:
-            raise RequestError(404, f"there is nothing at {path[:MOST_SHOWN]}; see /docs")
+            raise RequestError(404, f"there is nothing at {quoted(path)}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
             return self._options(scope, (*methods, "OPTIONS"))
@@ -302,7 +301,7 @@ class App:
             RequestError: if the body or the time is over its limit, or too many requests wait.
         """
         if (coding := text_of(scope, b"content-encoding")) not in ("", "identity"):
-            raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
+            raise RequestError(415, f"the body is compressed ({quoted(coding)}); send it as it is")
         with self.place() as deadline:
             data = await in_time(
                 self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
@@ -408,7 +407,7 @@ def _allow(scope: Mapping[str, Any], *methods: str) -> None:
     if scope["method"] not in methods:
         raise RequestError(
             405,
-            f"{scope['path'][:MOST_SHOWN]} answers {' and '.join(methods)}, not {scope['method']}",
+            f"{quoted(scope['path'])} answers {' and '.join(methods)}, not {scope['method']}",
             Allow=", ".join(methods),
         )
 

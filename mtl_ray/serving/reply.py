@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
+_SHOWN = 60
+"""Most characters of a client's word that an answer repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,13 @@ class RequestError(Exception):
             status,
             {name.replace("_", "-"): value for name, value in headers.items()},
         )
+
+
+def quoted(text: object) -> str:
+    """A client's word for an error message, not too long."""
+    if not isinstance(text, str):
+        text = str(text) if isinstance(text, int | float) else type(text).__name__
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
 
 def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:

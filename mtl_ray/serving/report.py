@@ -7,7 +7,7 @@ from typing import Any
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.statistics import Statistics, read_statistics
-from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.serving.service import Service
 
@@ -42,7 +42,9 @@ def statistics_reply(service: Service, model: str, reports: Sequence[ReplicaRepo
     """
     routes = Routes(service.predictors, service.config.models)
     if model not in routes.names:
-        raise RequestError(404, f"there is no model {model!r}; there is {', '.join(routes.names)}")
+        raise RequestError(
+            404, f"there is no model {quoted(model)}; there is {', '.join(routes.names)}"
+        )
     described = {}
     for version, key in routes.versions_of(model).items():
         total = Statistics()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mtl_ray.serving.config import ServedModel, version_key
-from mtl_ray.serving.reply import RequestError
+from mtl_ray.serving.reply import RequestError, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class Routes:
             RequestError: 404 if there is no such model or version.
         """
         if model not in self.names:
-            raise RequestError(404, f"there is no model {model!r}; there is {_list(self.names)}")
+            raise RequestError(
+                404, f"there is no model {quoted(model)}; there is {_list(self.names)}"
+            )
         shares = self.shares.get(model)
         if shares is None:
             if version is not None:
@@ -55,7 +57,8 @@ class Routes:
             version = _by_share(shares, request_id)
         elif version not in shares:
             raise RequestError(
-                404, f"the model {model!r} has no version {version!r}; it has {_list(shares)}"
+                404,
+                f"the model {model!r} has no version {quoted(version)}; it has {_list(shares)}",
             )
         return Choice(key=version_key(model, version), model=model, version=version)
 

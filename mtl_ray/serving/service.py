@@ -15,7 +15,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.statistics import Statistics
 from mtl_ray.inputs.input import FRAME, PREDICTION, Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.response import MASK_FORMS, MaskForm, head_response
@@ -98,14 +98,15 @@ class Service:
         """
         if model not in self.predictors:
             raise RequestError(
-                404, f"there is no model {model!r}; there is {', '.join(self.predictors)}"
+                404, f"there is no model {quoted(model)}; there is {', '.join(self.predictors)}"
             )
         canvas = self.predictors[model].canvas
         known = (*PARAMETERS, *canvas.input.file_options)
         if unknown := [name for name in query if name not in known]:
             raise RequestError(
                 400,
-                f"the query has an unknown parameter {unknown[0]!r}; there are {', '.join(known)}",
+                f"the query has an unknown parameter {quoted(unknown[0])}; there are "
+                f"{', '.join(known)}",
             )
         options = {name: query[name] for name in canvas.input.file_options if name in query}
         try:
@@ -116,7 +117,8 @@ class Service:
         head = query.get("head")
         if head is not None and head not in heads:
             raise RequestError(
-                404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}"
+                404,
+                f"the model {model!r} has no head {quoted(head)}; it has {', '.join(heads)}",
             )
         threshold = _threshold(query.get("score_thr"), self.config.score_threshold)
         return PredictionRequest(
@@ -235,14 +237,14 @@ def _mask_form(text: str) -> MaskForm:
     for form in MASK_FORMS:
         if text == form:
             return form
-    raise RequestError(400, f"masks is {text!r}; it must be {', '.join(MASK_FORMS)}")
+    raise RequestError(400, f"masks is {quoted(text)}; it must be {', '.join(MASK_FORMS)}")
 
 
 def _threshold(text: str | None, default: float) -> float:
     try:
         threshold = default if text is None else float(text)
     except ValueError:
-        raise RequestError(400, f"score_thr is {text!r}, not a number") from None
+        raise RequestError(400, f"score_thr is {quoted(text)}, not a number") from None
     if not 0 <= threshold <= 1:
-        raise RequestError(400, f"score_thr is {text}, it must be between 0 and 1")
+        raise RequestError(400, f"score_thr is {quoted(text)}, it must be between 0 and 1")
     return threshold

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtl_ray.backends.backend import GraphArrays
-from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.v2_model import VERSION
 from mtl_ray.serving.v2_tensors import (
     GivenTensor,
     InferRequest,
     check_shape,
     datatype_of,
-    quoted,
     to_bytes,
     to_json,
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.backends.backend import GraphArrays
-from mtl_ray.serving.reply import Reply, RequestError
+from mtl_ray.serving.reply import Reply, RequestError, quoted
 from mtl_ray.serving.v2_http import MAX_ID, refuse_parameters
 from mtl_ray.serving.v2_model import VERSION
 from mtl_ray.serving.v2_tensors import (
@@ -24,7 +24,6 @@ from mtl_ray.serving.v2_tensors import (
     Values,
     check_shape,
     datatype_of,
-    quoted,
     to_bytes,
 )
 from mtl_ray.sources.lidar.protobuf_wire import Message

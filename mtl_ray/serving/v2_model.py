@@ -14,13 +14,12 @@ from mtl_ray.backends.backend import EngineError, GraphArrays
 from mtl_ray.inference.bundle import BundlePredictor, to_graph
 from mtl_ray.inputs.input import empty_batch
 from mtl_ray.serving.config import version_key
-from mtl_ray.serving.reply import Reply, RequestError
+from mtl_ray.serving.reply import Reply, RequestError, quoted
 from mtl_ray.serving.v2_sizes import InputSizes
 from mtl_ray.serving.v2_tensors import (
     GivenTensor,
     InferRequest,
     datatype_of,
-    quoted,
     to_array,
 )
 

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.asgi import text_of
 from mtl_ray.serving.batch_workers import BatchWorkers
-from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.serving.service import PredictionRequest, Service
 from mtl_ray.serving.v2_http import HEADER, HttpCall, as_error, header_bytes
 from mtl_ray.serving.v2_model import VERSION, TensorCall, TensorModel
-from mtl_ray.serving.v2_tensors import quoted
 
 Item = PredictionRequest | TensorCall
 """What the workers of a model take."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.serving.reply import RequestError
+from mtl_ray.serving.reply import RequestError, quoted
 
 DATATYPES: Mapping[str, "np.dtype[Any]"] = {
     "BOOL": np.dtype(bool),
@@ -24,8 +24,6 @@ DATATYPES: Mapping[str, "np.dtype[Any]"] = {
 """The datatypes of the protocol that numpy has; BYTES is not among them."""
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 MAX_RANK = 16
-_SHOWN = 60
-"""Most characters of a client's word that an answer repeats."""
 
 Values = memoryview | NDArray[Any] | Sequence[Any]
 """Raw little-endian bytes; or a flat array; or numbers of JSON, flat or nested."""
@@ -54,13 +52,6 @@ class InferRequest:
     id: str
     inputs: tuple[GivenTensor, ...]
     outputs: tuple[str, ...] | None
-
-
-def quoted(text: object) -> str:
-    """A client's word for an error message, not too long."""
-    if not isinstance(text, str):
-        text = str(text) if isinstance(text, int | float) else type(text).__name__
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
 
 def datatype_of(dtype: "np.dtype[Any] | str") -> str:

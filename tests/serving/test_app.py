@@ -249,7 +249,7 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
         b"x",
         {"content-encoding": "gzip"},
         415,
-        "compressed (gzip)",
+        "compressed ('gzip')",
     ),
     "far too large": (
         "POST",
