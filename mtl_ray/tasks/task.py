@@ -12,7 +12,7 @@ Code that depends on the task of a head calls ``head.task``, and never compares 
 or the type of a head. A task gets the vocabulary of its head (``head_classes.py``).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -94,31 +94,6 @@ class NotingMetric(Protocol):
     def notes(self) -> Sequence[str]:
         """A sentence each, such as how many objects count, and why the others do not."""
         ...
-
-
-@runtime_checkable
-class Brief(Protocol):
-    """A task or metric with so many figures that people are shown some; files have all."""
-
-    def is_brief(self, entry: str) -> bool:
-        """Whether an entry of ``Metric.result`` is shown."""
-        ...
-
-
-def brief(owners: Mapping[str, object], names: Iterable[str]) -> list[str]:
-    """Those of some figures that are shown.
-
-    Args:
-        owners: the task or the metric of each head.
-        names: HEAD/ENTRY; others are shown.
-    """
-
-    def shown(name: str) -> bool:
-        head, _, entry = name.partition("/")
-        owner = owners.get(head)
-        return not isinstance(owner, Brief) or owner.is_brief(entry)
-
-    return [name for name in names if shown(name)]
 
 
 class HeadKind(Protocol):

@@ -2,6 +2,7 @@
 (``make storm`` runs a large one).
 """
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from tests.serving.bundles import make_bundle, two_halves
 from tests.serving.server import running
+from tests.serving.storm import wire
 from tests.serving.storm.attacks import MAKERS, MAX_BODY, MAX_PIXELS, Attack, attack
 from tests.serving.storm.clouds import cloud_bundle
 from tests.serving.storm.run import one, server, storm
@@ -107,3 +109,21 @@ def test_a_small_storm(tmp_path: Path) -> None:
     assert (report.lost, report.tracebacks, report.refused) == ([], 0, 0), told
     assert report.growth < 0.25, told
     assert len(report.stormy) > 20, told
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        (b"HTTP/1.1 413 X\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 413 X\r\nContent-Length: 3\r\n\r\n{}", False),
+        (b"HTTP/1.1 413 X\r\nContent-Length: 2\r\n", False),
+        (b"HTTP/1.1 200 X\r\n\r\n{}", False),
+        (b"", False),
+    ],
+)
+def test_an_answer_that_stops_halfway_is_a_fault(answer: bytes, whole: bool) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(0.05)
+        there.sendall(answer)
+        assert wire._read(here) == (answer, not whole)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import time
@@ -65,16 +66,27 @@ def deliver(port: int, attack: Attack) -> Outcome:
 
 
 def _read(connection: socket.socket) -> tuple[bytes, bool]:
-    """All that comes until the server closes; whether it never closed."""
+    """All that comes until the server closes; whether an answer was awaited in vain.
+
+    A whole answer is none, if the connection stays open: where a client has promised more than it
+    sent, HAProxy waits for the rest about as long as we do.
+    """
     answer = b""
     try:
         while (chunk := connection.recv(65536)) and len(answer) < MOST_ANSWER:
             answer += chunk
     except TimeoutError:
-        return answer, True
+        return answer, not _is_whole(answer)
     except (ConnectionResetError, OSError):
         pass
     return answer, False
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether an answer has as many bytes as its Content-Length says."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head.lower())
+    return bool(end) and length is not None and len(body) >= int(length[1])
 
 
 def judge(attack: Attack, outcome: Outcome) -> str | None:
