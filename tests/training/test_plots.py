@@ -18,17 +18,23 @@ def metric_rows(count: int) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize(("count", "figures"), [(1, 1), (7, 1), (8, 2), (17, 3)])
-def test_many_metrics_go_into_several_figures(
-    tmp_path: Path, count: int, figures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: dict[str, list[str]] = {}
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The names of the curves of each figure that is drawn, by its title."""
+    found: dict[str, list[str]] = {}
 
     def keep(rows, names, title, label, *, log=False, of=plots._curves):
-        drawn[title] = list(names)
+        found[title] = list(names)
         return of(rows, names, title, label, log=log)
 
     monkeypatch.setattr(plots, "_curves", keep)
+    return found
+
+
+@pytest.mark.parametrize(("count", "figures"), [(1, 1), (7, 1), (8, 2), (17, 3)])
+def test_many_metrics_go_into_several_figures(
+    tmp_path: Path, count: int, figures: int, drawn: dict[str, list[str]]
+) -> None:
     plots.draw_training_curves(metric_rows(count), str(tmp_path), {})
     assert len(drawn) == figures
     assert [name for names in drawn.values() for name in names] == [
@@ -42,7 +48,7 @@ def test_many_metrics_go_into_several_figures(
 
 
 def test_a_head_with_very_many_metrics_shows_some_and_groups_have_their_own_figure(
-    tmp_path: Path,
+    tmp_path: Path, drawn: dict[str, list[str]]
 ) -> None:
     names = [
         "boxes/mAP",
@@ -51,19 +57,8 @@ def test_a_head_with_very_many_metrics_shows_some_and_groups_have_their_own_figu
         "labels/KITTI/top1",
     ]
     rows = [{"mode": "val", "step": step, **dict.fromkeys(names, 0.5)} for step in (1, 2)]
-    drawn: list[list[str]] = []
-
-    class Curves:
-        """Keeps the names of each figure."""
-
-        def __call__(self, rows, names, title, label, *, log=False, of=plots._curves):
-            drawn.append(list(names))
-            return of(rows, names, title, label, log=log)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_curves", Curves())
-        plots.draw_training_curves(rows, str(tmp_path), {"boxes": DETECTION_3D})
-    assert drawn == [names[:1], names[1:2], names[3:]]
+    plots.draw_training_curves(rows, str(tmp_path), {"boxes": DETECTION_3D})
+    assert list(drawn.values()) == [names[:1], names[1:2], names[3:]]
     assert {path.name for path in tmp_path.iterdir()} == {
         "metrics-boxes.png",
         "metrics-boxes-KITTI.png",
