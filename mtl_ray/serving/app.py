@@ -38,6 +38,7 @@ from mtl_ray.serving.reply import (
     RequestError,
     as_json,
     cors_headers,
+    failed,
     join_replies,
     preflight_headers,
     quoted,
@@ -201,7 +202,7 @@ class App:
             return error.reply
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
-            return RequestError(500, "the server failed on this request; its log says why").reply
+            return failed().reply
 
     async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         path: str = scope["path"].rstrip("/") or "/"

@@ -47,6 +47,11 @@ class RequestError(Exception):
         )
 
 
+def failed() -> RequestError:
+    """The refusal where the server is at fault."""
+    return RequestError(500, "the server failed on this request; its log says why")
+
+
 def quoted(text: object) -> str:
     """A client's word for an error message, not too long."""
     if not isinstance(text, str):

@@ -18,7 +18,7 @@ import grpc
 from mtl_ray.serving.bodies import OVERHEAD_BYTES
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.records import recorded
-from mtl_ray.serving.reply import Reply, RequestError
+from mtl_ray.serving.reply import Reply, RequestError, failed
 from mtl_ray.serving.v2_messages import (
     GrpcCall,
     flag_message,
@@ -120,8 +120,9 @@ class GrpcServer:
         scope = _scope(context, "ModelInfer")
         try:
             reply = self._reply(scope, data, context)
-        except RequestError as error:
-            self.v2.limits.finish(scope, error.reply)
+        except Exception as error:
+            refused = error if isinstance(error, RequestError) else failed()
+            self.v2.limits.finish(scope, refused.reply)
             raise
         self.v2.limits.finish(scope, reply)
         return reply.body
@@ -174,8 +175,7 @@ def _answering(name: str, method: Callable[[bytes, Any], bytes]) -> Callable[[by
             sentence, headers = str(error), error.reply.headers
         except Exception:
             _log.exception("%s failed", name)
-            code, headers = grpc.StatusCode.INTERNAL, {}
-            sentence = "the server failed on this request; its log says why"
+            code, headers, sentence = grpc.StatusCode.INTERNAL, {}, str(failed())
         if wait := headers.get("Retry-After"):
             context.set_trailing_metadata((("retry-after", wait),))
         context.abort(code, sentence)

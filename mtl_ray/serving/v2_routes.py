@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.asgi import text_of
 from mtl_ray.serving.batch_workers import BatchWorkers
-from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
+from mtl_ray.serving.reply import Reply, RequestError, as_json, failed, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.serving.service import PredictionRequest, Service
 from mtl_ray.serving.v2_http import HEADER, HttpCall, as_error, header_bytes
@@ -92,9 +92,7 @@ class OpenInference:
             return as_error(error)
         except Exception:
             _log.exception("%s %s failed", scope["method"], path)
-            return as_error(
-                RequestError(500, "the server failed on this request; its log says why")
-            )
+            return as_error(failed())
 
     def model(self, scope: Scope, name: str, wanted: str = "") -> TensorModel:
         """A served model.

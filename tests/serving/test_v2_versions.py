@@ -108,15 +108,21 @@ def test_grpc_has_versions_and_is_counted_and_logged(app: App, config: ServeConf
         request.inputs.add(name="image", datatype="UINT8", shape=IMAGE.shape)
         reply = ask("ModelInfer", request, "ModelInferResponse")
         assert (reply.model_name, reply.model_version) == ("pets", "2")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app.v2, "model", lambda *_: 1 / 0)
+            with pytest.raises(grpc.RpcError):
+                ask("ModelInfer", request, "ModelInferResponse")
         request.inputs[0].shape[0] = 2
         with pytest.raises(grpc.RpcError):
             ask("ModelInfer", request, "ModelInferResponse")
     metrics = app.report().metrics
     counted = 'mtl_ray_requests_total{model="pets",version="2",status='
     assert (metrics[f'{counted}"200"}}'], metrics[f'{counted}"400"}}']) == (1, 1)
+    assert metrics['mtl_ray_requests_total{model="",status="500"}'] == 1
     assert config.request_log is not None
-    lines = [json.loads(line) for line in Path(config.request_log).read_text().splitlines()[-2:]]
+    lines = [json.loads(line) for line in Path(config.request_log).read_text().splitlines()[-3:]]
     assert [(each["path"], each["status"], each["version"]) for each in lines] == [
         (f"/{SERVICE}/ModelInfer", 200, "2"),
+        (f"/{SERVICE}/ModelInfer", 500, ""),
         (f"/{SERVICE}/ModelInfer", 400, "2"),
     ]
