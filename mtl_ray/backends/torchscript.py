@@ -4,6 +4,7 @@ Runtime, and exact.
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -62,7 +63,7 @@ class TorchScriptEngine:
                 raise EngineError(
                     f"torchscript cannot hold the graph: {first_line(error)}"
                 ) from error
-        return {FILE: file.getvalue()}
+        return {FILE: _without_sources(file)}
 
     def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """See ``AnyEngine``. ``threads`` is that of torch, which has one number for a process."""
@@ -102,6 +103,18 @@ class _Session:
             except (RuntimeError, KeyError) as error:
                 raise EngineError(f"torchscript: {first_line(error)}") from error
         return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
+
+
+def _without_sources(file: io.BytesIO) -> bytes:
+    """The archive without its notes of where in the code a line came from, which hold paths of
+    this machine.
+    """
+    kept = io.BytesIO()
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(kept, "w") as to:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                to.writestr(entry, source.read(entry))
+    return kept.getvalue()
 
 
 @contextmanager

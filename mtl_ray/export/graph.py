@@ -183,6 +183,7 @@ def to_onnx(
     for value in [each for each in model.graph.input if each.name not in read]:
         model.graph.input.remove(value)
     _name_anchors(model)
+    _forget_sources(model.graph)
     del model.graph.value_info[
         :
         # the declared shape of NonMaxSuppression is a bound, by which onnxruntime would share a
@@ -226,6 +227,20 @@ def _name_anchors(model: onnx.ModelProto) -> None:
         for dim in output.type.tensor_type.shape.dim:
             if "(" in dim.dim_param:
                 dim.dim_param = "anchors"
+
+
+def _forget_sources(graph: onnx.GraphProto) -> None:
+    """Removes the exporter's notes of where in the code a node came from: they hold paths of this
+    machine, and would make equal models differ. ``namespace``, the module, stays for viewers.
+    """
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        kept = [each for each in part.metadata_props if each.key == "namespace"]
+        del part.metadata_props[:]
+        part.metadata_props.extend(kept)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_sources(inner)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from pydantic import TypeAdapter, ValidationError
 
+import mtl_ray
 from jobs.export import main
 from mtl_ray.backends import onnx_int8
 from mtl_ray.backends.backend import AnyEngine, EngineError, Exported
@@ -102,6 +104,19 @@ def test_a_smaller_engine_is_judged_by_its_metric(
     assert {pair.head for pair in built.parity.metrics} == set(TWO)
     whole = built_as(name.partition(":")[0])
     assert built.num_bytes < whole.num_bytes
+
+
+@pytest.mark.parametrize(
+    "name", ["onnxruntime", "onnxruntime:int8", "openvino", "torchscript", "ncnn"]
+)
+def test_an_engine_does_not_tell_where_it_was_built(
+    name: str, built_as: Callable[[str], BuiltEngine]
+) -> None:
+    """The exporters of torch write the place of every line of code, with the paths of the host."""
+    for file, content in built_as(name).files.items():
+        whole = content if isinstance(content, bytes) else content.read_bytes()
+        for place in (Path(torch.__file__).parents[1], Path(mtl_ray.__file__).parents[1]):
+            assert str(place).encode() not in whole, file
 
 
 @pytest.mark.parametrize("pair", [("openvino", "openvino:fp16"), ("openvino", "openvino:int8")])
