@@ -4,7 +4,7 @@ written.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
 from mtl_ray.backends.config import engine_name
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.export.build import build, check_engine, trace
+from mtl_ray.export.build import Built, build, check_engine, trace
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.engines import (
     BuiltEngine,
@@ -148,10 +148,9 @@ def write_bundle(
     traced = trace(predictor, config)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         built = build(predictor, traced, config, Path(scratch), plugins)
-        signature = built.signature
         files: dict[str, bytes | Path] = {
             **built.files,
-            "signature.json": signature.to_json(),
+            "signature.json": built.signature.to_json(),
             **further,
         }
         publish(folder, files, kind="bundle")
@@ -159,56 +158,81 @@ def write_bundle(
         parity = verify(predictor, traced.graph, bundle, samples, config)
         if parity.failures:
             raise ParityError(parity)
-        report = {
-            **parity.to_json(),
-            "source": source,
-            "engine": {"type": config.engine.type, **bundle.session.about},
-        }
-        files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
+        engines = more() if more is not None else ()
+        files["parity.json"] = _parity_json(parity, source, config, bundle)
+        files[RANGE_FILE] = _range_json(parity, config, engines)
         if config.dump_info:
             files |= dump_info(predictor, [raw for _, raw in samples], config)
-        engines = more() if more is not None else ()
-        checked = {engine_name(config.engine): parity.range_json()} | {
-            each.name: each.parity.range_json()
-            for each in engines
-            if each.failure is None and each.parity is not None
-        }
-        files[RANGE_FILE] = json.dumps({"version": 1, "engines": checked}, indent=1).encode()
         if not source.startswith(GENERATED):
             counted = statistics_of(bundle, [raw for _, raw in samples])
             files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
         rows: list[EngineRow] = []
         if engines:
-            first = EngineRow(
-                name=engine_name(config.engine),
-                num_bytes=built.num_bytes,
-                build_s=None,
-                latency=latency_of(BundlePredictor(folder, threads=1)),
-                parity=parity,
-                about=", ".join(bundle.session.about.values()),
-                failure=None,
-            )
-            rows = rows_of(first, engines)
+            rows = rows_of(_first_row(built, parity, config, bundle, folder), engines)
             files |= engines_report(rows, source)
-        for engine in engines:
-            if twice := sorted(files.keys() & engine.files.keys()):
-                raise ValueError(
-                    f"export.engines: {engine.name} and another engine both have a file "
-                    f"{twice[0]}. Fix: one of them"
-                )
-            files |= engine.files
-        kept = tuple(each.signature for each in engines if each.signature is not None)
-        if kept:
-            signature = replace(signature, further=kept)
-            files["signature.json"] = signature.to_json()
+            files |= _files_of(engines, files.keys())
+            kept = tuple(each.signature for each in engines if each.signature is not None)
+            files["signature.json"] = replace(built.signature, further=kept).to_json()
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by another process in the meantime")
-        num_bytes = built.num_bytes
     return WrittenBundle(
         uri=to,
-        bytes=num_bytes,
+        bytes=built.num_bytes,
         parity=parity,
         samples=source,
         notes=config.engine.limits().notes,
         engines=tuple(rows),
     )
+
+
+def _parity_json(
+    parity: Parity, source: str, config: ExportConfig, bundle: BundlePredictor
+) -> bytes:
+    report = {
+        **parity.to_json(),
+        "source": source,
+        "engine": {"type": config.engine.type, **bundle.session.about},
+    }
+    return json.dumps(report, indent=1, allow_nan=False).encode()
+
+
+def _range_json(parity: Parity, config: ExportConfig, engines: Sequence[BuiltEngine]) -> bytes:
+    """The sizes at which each engine was checked."""
+    checked = {engine_name(config.engine): parity.range_json()} | {
+        each.name: each.parity.range_json()
+        for each in engines
+        if each.failure is None and each.parity is not None
+    }
+    return json.dumps({"version": 1, "engines": checked}, indent=1).encode()
+
+
+def _first_row(
+    built: Built, parity: Parity, config: ExportConfig, bundle: BundlePredictor, folder: str
+) -> EngineRow:
+    """The row of the engine of the bundle itself, which was published to ``folder``."""
+    return EngineRow(
+        name=engine_name(config.engine),
+        num_bytes=built.num_bytes,
+        build_s=None,
+        latency=latency_of(BundlePredictor(folder, threads=1)),
+        parity=parity,
+        about=", ".join(bundle.session.about.values()),
+        failure=None,
+    )
+
+
+def _files_of(engines: Sequence[BuiltEngine], taken: Collection[str]) -> dict[str, bytes | Path]:
+    """The files of the further engines, none of which is there already.
+
+    Raises:
+        ValueError: if two engines have a file of the same name.
+    """
+    files: dict[str, bytes | Path] = {}
+    for engine in engines:
+        if twice := sorted({*files, *taken} & engine.files.keys()):
+            raise ValueError(
+                f"export.engines: {engine.name} and another engine both have a file "
+                f"{twice[0]}. Fix: one of them"
+            )
+        files |= engine.files
+    return files
