@@ -30,6 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mtl_ray.geometry.figures import CURVE_COLOURS, png
+from mtl_ray.terminal import progress_bar
 from tests.serving.bundles import make_bundle, two_halves
 from tests.serving.storm.clouds import cloud_bundle
 from tests.serving.storm.run import GoodClient, many, members, server
@@ -126,6 +127,7 @@ def soak(port: int, pid: int, options: argparse.Namespace) -> Soak:
     bad.start()
     for client in clients:
         client.__enter__()
+    bar = progress_bar(total=60 * options.minutes, desc="soak", unit="s")
     while time.monotonic() < start + 60 * options.minutes:
         latencies: list[float] = []
         for client in clients:
@@ -140,6 +142,9 @@ def soak(port: int, pid: int, options: argparse.Namespace) -> Soak:
         found.intervals.append(
             interval((time.monotonic() - start) / 60, latencies, options.every, more, watched)
         )
+        bar.set_postfix(bad=sum(statuses.values()), faults=len(found.faults))
+        bar.update(options.every)
+    bar.close()
     ended.set()
     for client in clients:
         client.__exit__()

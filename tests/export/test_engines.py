@@ -24,6 +24,7 @@ from mtl_ray.backends.backend import AnyEngine, EngineError, Exported
 from mtl_ray.backends.config import EngineConfig, engine_name, engine_overrides
 from mtl_ray.backends.onnx_int8 import activation_type
 from mtl_ray.backends.openvino import OpenVinoEngine
+from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine
 from mtl_ray.inference.bundle import BundlePredictor
@@ -32,6 +33,7 @@ from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inference.signature import read_signature
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
+from tests.inference.tiny_lidar import lidar_config, write_lidar_checkpoint
 
 LABELS = {"labels": HEADS["labels"]}
 TWO = {"labels": HEADS["labels"], "boxes": HEADS["boxes"]}
@@ -91,6 +93,21 @@ def test_an_exact_engine_agrees_with_torch(
     assert all(check.agree == 1.0 for check in built.parity.checks)
     assert built.latency is not None
     assert built.latency.p50_ms > 0
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torchscript"])
+def test_an_engine_agrees_with_torch_on_clouds(name: str, tmp_path: Path) -> None:
+    """Clouds of any number of voxels, which a trace must not take for a constant."""
+    chosen = engine(name)
+    if (reason := chosen.unavailable()) is not None:
+        pytest.skip(reason)
+    checkpoint = write_lidar_checkpoint(tmp_path / "checkpoint", lidar_config())
+    # boxes of random weights are kilometres long
+    loose = ExportConfig(samples=3, engine=chosen, max_abs=1.0)
+    written = export(checkpoint, str(tmp_path / "bundle"), loose)
+    assert {check.batch for check in written.parity.checks} > {1}
+    assert all(check.agree == 1.0 and check.count for check in written.parity.checks)
+    assert all(check.max_rel < 1e-4 for check in written.parity.checks)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime:int8", "openvino:int8", "openvino:fp16"])

@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from mtl_ray.distributed.proxy import free_ports
+from mtl_ray.terminal import progress_bar
 from tests.serving.storm.attacks import MAX_BODY, MAX_PIXELS, attack
 from tests.serving.storm.wire import deliver, judge
 
@@ -230,6 +231,7 @@ def storm(
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart,
         GoodClient(port, picture) as good,
+        progress_bar(total=requests, desc="storm", unit="request") as bar,
     ):
         for start in range(0, requests, block):
             numbers = range(start, min(start + block, requests))
@@ -242,6 +244,8 @@ def storm(
                 report.statuses.setdefault(kind, Counter())[status] += 1
                 report.faults += [] if words is None else [(number, kind, words)]
             report.memory_mb.append(memory_mb(before))
+            bar.set_postfix(faults=len(report.faults), MB=f"{report.memory_mb[-1]:.0f}")
+            bar.update(len(numbers))
     report.refused = good.refused
     report.lost = [name for name, each in zip(names, before, strict=True) if not each.is_running()]
     report.tracebacks = log.read_text(errors="replace").count("Traceback")

@@ -12,6 +12,8 @@ from tests.serving.storm.attacks import Attack
 
 PATIENCE_S = 40.0
 """No answer within this is a fault of the server."""
+MORE_S = 0.5
+"""After a whole answer: for what should not come any more."""
 MOST_ANSWER = 20_000_000
 PAGE = (
     b"<html><body><h1>400 Bad request</h1>\nYour browser sent an invalid request.\n</body></html>"
@@ -68,13 +70,15 @@ def deliver(port: int, attack: Attack) -> Outcome:
 def _read(connection: socket.socket) -> tuple[bytes, bool]:
     """All that comes until the server closes; whether an answer was awaited in vain.
 
-    A whole answer is none, if the connection stays open: where a client has promised more than it
-    sent, HAProxy waits for the rest about as long as we do.
+    A whole answer is an end, if the connection stays open: where a client has promised more than
+    it sent, HAProxy waits for the rest about as long as we do.
     """
     answer = b""
     try:
         while (chunk := connection.recv(65536)) and len(answer) < MOST_ANSWER:
             answer += chunk
+            if _is_whole(answer):
+                connection.settimeout(MORE_S)
     except TimeoutError:
         return answer, not _is_whole(answer)
     except (ConnectionResetError, OSError):
