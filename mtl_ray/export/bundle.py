@@ -175,9 +175,10 @@ def write_bundle(
             files["signature.json"] = replace(built.signature, further=kept).to_json()
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by another process in the meantime")
+        num_bytes = built.num_bytes  # the files of some engines are in the scratch folder
     return WrittenBundle(
         uri=to,
-        bytes=built.num_bytes,
+        bytes=num_bytes,
         parity=parity,
         samples=source,
         notes=config.engine.limits().notes,
