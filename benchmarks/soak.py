@@ -33,7 +33,7 @@ from mtl_ray.geometry.figures import CURVE_COLOURS, png
 from mtl_ray.terminal import progress_bar
 from tests.serving.bundles import make_bundle, two_halves
 from tests.serving.storm.clouds import cloud_bundle
-from tests.serving.storm.run import GoodClient, many, members, server
+from tests.serving.storm.run import GoodClient, many, server, settled
 
 MAX_GROWTH = 0.10
 AT_ONCE = 100
@@ -119,7 +119,7 @@ def soak(port: int, pid: int, options: argparse.Namespace) -> Soak:
     ended = context.Event()
     rate = (options.seed, options.bad_per_second)
     bad = context.Process(target=bad_clients, args=(port, *rate, results, ended), daemon=True)
-    watched = members(pid)
+    watched = settled(pid)
     clients = [GoodClient(port, two_halves()) for _ in range(options.clients)]
     found = Soak(intervals=[], statuses={}, faults=[], refused=0, lost=0)
     statuses: Counter[int] = Counter()
@@ -142,7 +142,7 @@ def soak(port: int, pid: int, options: argparse.Namespace) -> Soak:
         found.intervals.append(
             interval((time.monotonic() - start) / 60, latencies, options.every, more, watched)
         )
-        bar.set_postfix(bad=sum(statuses.values()), faults=len(found.faults))
+        bar.set_postfix(bad=sum(statuses.values()), faults=len(found.faults), refresh=False)
         bar.update(options.every)
     bar.close()
     ended.set()

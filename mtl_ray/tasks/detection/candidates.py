@@ -231,10 +231,10 @@ def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> P
     """
     scores, boxes = _scores(candidates, config), candidates["boxes"]
     ranked = scores if config.threshold_on == "score" else candidates["scores"]
-    ranked = ranked * (ranked > config.score_threshold)  # (B, N, C)
     if config.best_class:
-        ranked = ranked * best_class(ranked, dim=2)
+        ranked = ranked * best_class(ranked, dim=2)  # (B, N, C)
     best = ranked.amax(dim=2)  # (B, N)
+    best = best * (best > config.score_threshold)
     levels = candidates["levels"].unbind() if "levels" in candidates else (torch.ones_like(best),)
     count, classes = scores.shape[1], scores.shape[2]
     assert config.candidates is not None
@@ -244,7 +244,9 @@ def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> P
         value, place = F.pad(best * level, (0, most)).topk(most)  # (B, k), 0 where there are fewer
         place = place.clamp(max=count - 1)
         rows = place[..., None].expand(-1, -1, classes)
-        pairs = (ranked.gather(1, rows) * (value > 0)[..., None]).flatten(1)  # (B, k * C)
+        pairs = ranked.gather(1, rows)  # (B, k, C)
+        real = (pairs > config.score_threshold) & (value > 0)[..., None]
+        pairs = (pairs * real).flatten(1)  # (B, k * C)
         top = pairs.topk(min(config.candidates, most * classes))
         kept = torch.zeros_like(pairs).scatter(1, top.indices, (top.values > 0).to(pairs.dtype))
         places.append(place)

@@ -71,7 +71,7 @@ def noise(random: Random, _: bytes) -> Attack:
 def bad_line(random: Random, picture: bytes) -> Attack:
     """A first line with a fault, or a header that is none."""
     lines = (
-        *(b"GET", b"GET /", b"GET / HTTP/9.9", b"GET  HTTP/1.1", b"/predictions/image POST"),
+        *(b"GET", b"GET /", b"GET / HTTP/x.9", b"GET  HTTP/1.1", b"/predictions/image POST"),
         *(b"POST /predictions/image HTTP/1.1\r\nno colon here", b"GET / HTTP/1.1\r\n: nameless"),
         *(b"GET /\x00 HTTP/1.1\r\nHost: a", b"G\xffT / HTTP/1.1\r\nHost: a"),
         b"POST /predictions/image HTTP/1.1\r\nHost: a\r\nContent-Length : 4",

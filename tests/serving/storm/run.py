@@ -143,6 +143,18 @@ def members(pid: int) -> list[psutil.Process]:
     return found
 
 
+def settled(pid: int, for_s: float = 10.0) -> list[psutil.Process]:
+    """``members`` when they have been the same for some time: Ray replaces its first HAProxy some
+    seconds after it answers.
+    """
+    found, since = members(pid), time.monotonic()
+    while time.monotonic() < since + for_s:
+        time.sleep(0.5)
+        if (now := members(pid)) != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def memory_mb(processes: list[psutil.Process]) -> float:
     """Memory that is theirs alone."""
     total = 0.0
@@ -225,7 +237,7 @@ def storm(
 ) -> StormReport:
     """Runs attacks in blocks, the first of which only warms the server up."""
     report = StormReport(seed=seed)
-    before = members(pid)
+    before = settled(pid)
     assert len(before) >= 2, f"no replica and proxy below process {pid}"
     names = [" ".join((each.name(), *each.cmdline()[-8:])) for each in before]
     with (
@@ -244,7 +256,8 @@ def storm(
                 report.statuses.setdefault(kind, Counter())[status] += 1
                 report.faults += [] if words is None else [(number, kind, words)]
             report.memory_mb.append(memory_mb(before))
-            bar.set_postfix(faults=len(report.faults), MB=f"{report.memory_mb[-1]:.0f}")
+            memory = f"{report.memory_mb[-1]:.0f}"
+            bar.set_postfix(faults=len(report.faults), MB=memory, refresh=False)
             bar.update(len(numbers))
     report.refused = good.refused
     report.lost = [name for name, each in zip(names, before, strict=True) if not each.is_running()]
