@@ -31,6 +31,9 @@ OTHER = {
 MOST_CURVES = 7
 """In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
 
+MOST_LOSSES = 12
+"""In the figure of losses, the largest; the others are one curve, their sum."""
+
 
 def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> None:
     """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
@@ -48,8 +51,7 @@ def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> N
     val = [row for row in rows if row["mode"] == "val"]
     pages: dict[str, Figure] = {}
     if train:
-        losses = ["loss", *(key for key in train[-1] if key not in OTHER | {"loss"})]
-        pages["loss"] = _curves(train, losses, "Loss", "loss", log=True)
+        pages["loss"] = _losses(train)
         pages["lr"] = _curves(train, ["lr"], "Learning rate", "learning rate")
         pages["speed"] = _curves(train, ["images_per_s"], "Speed", "images per second")
     known = dict.fromkeys(
@@ -67,6 +69,19 @@ def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> N
             pages[page + (f"-{number}" if number > 1 else "")] = _curves(val, part, title, "metric")
     for name, figure in pages.items():
         storage.write(storage.join(uri, f"{name}.png"), png(figure))
+
+
+def _losses(rows: Rows) -> Figure:
+    """The loss and its terms. Detectors with several decoder layers have dozens of them."""
+    terms = [key for key in rows[-1] if key not in OTHER | {"loss"}]
+    if len(terms) > MOST_LOSSES:
+        total = {key: math.fsum(row.get(key) or 0 for row in rows) for key in terms}
+        largest = sorted(terms, key=lambda key: -total[key])[: MOST_LOSSES - 1]
+        smaller = [key for key in terms if key not in largest]
+        together = f"sum of {len(smaller)} smaller"
+        rows = [{**row, together: math.fsum(row.get(key) or 0 for key in smaller)} for row in rows]
+        terms = [*largest, together]
+    return _curves(rows, ["loss", *terms], "Loss", "loss", log=True)
 
 
 def _parts(names: Sequence[str]) -> list[Sequence[str]]:

@@ -47,6 +47,23 @@ def test_many_metrics_go_into_several_figures(
     )
 
 
+@pytest.mark.parametrize(("count", "curves"), [(1, 2), (12, 13), (13, 13), (40, 13)])
+def test_of_many_losses_the_largest_are_drawn_and_the_sum_of_the_others(
+    tmp_path: Path, count: int, curves: int, drawn: dict[str, list[str]]
+) -> None:
+    values = {f"boxes/loss_{i}": float(i + 1) for i in range(count)}
+    rows = [
+        {"mode": "train", "step": step, "loss": 1.0, "lr": 0.1, "images_per_s": 1.0, **values}
+        for step in (1, 2)
+    ]
+    plots.draw_training_curves(rows, str(tmp_path), {})
+    names = drawn["Loss"]
+    assert len(names) == curves
+    largest = [f"boxes/loss_{i}" for i in range(count)][-11:]
+    assert set(largest) <= set(names)
+    assert (names[-1] == f"sum of {count - 11} smaller") == (count > 12)
+
+
 def test_a_head_with_very_many_metrics_shows_some_and_groups_have_their_own_figure(
     tmp_path: Path, drawn: dict[str, list[str]]
 ) -> None:
