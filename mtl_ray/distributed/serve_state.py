@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -19,7 +20,7 @@ from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.keys import ApiKey
 from mtl_ray.serving.metrics import added, counters_of
-from mtl_ray.serving.report import ReplicaReport
+from mtl_ray.serving.report import ReplicaReport, joined
 
 POLL_S = 1.0
 GONE_S = 8.0
@@ -43,6 +44,8 @@ class _State:
 
     def set(self, config: ServeConfig, keys: Mapping[str, ApiKey]) -> int:
         """A new config. Returns its number."""
+        kept = _unchanged(self._config, config)
+        self._ended = {name: _only(each, kept) for name, each in self._ended.items()}
         self._config, self._keys, self._number = config, keys, self._number + 1
         return self._number
 
@@ -67,17 +70,19 @@ class _State:
         now = time.monotonic()
         for name, (then, last) in list(self._reports.items()):
             if now - then > GONE_S:
+                number, _ = self._results[name]
                 del self._reports[name], self._results[name]
-                self._end(name, last)
+                self._end(name, last if number == self._number else _only(last, ()))
         return [*(each for _, each in self._reports.values()), *self._ended.values()]
 
     def _end(self, name: str, last: ReplicaReport) -> None:
-        """Keeps the counters of a replica that has ended; those of the oldest ones are joined."""
-        self._ended[name] = ReplicaReport(metrics=counters_of(last.metrics), statistics={})
+        """Keeps the counters and statistics of a replica that has ended; those of the oldest ones
+        are joined.
+        """
+        self._ended[name] = replace(last, metrics=counters_of(last.metrics))
         if len(self._ended) > MOST_ENDED:
-            oldest = [self._ended.pop(each).metrics for each in list(self._ended)[:2]]
-            joined = ReplicaReport(metrics=added(oldest), statistics={})
-            self._ended = {JOINED: joined, **self._ended}
+            oldest = [self._ended.pop(each) for each in list(self._ended)[:2]]
+            self._ended = {JOINED: joined(oldest), **self._ended}
 
     def results(self, number: int) -> list[str] | None:
         """What went wrong with an update; None until each replica has tried it."""
@@ -86,6 +91,21 @@ class _State:
         if any(self._results[name][0] < number for name in living):
             return None
         return [failure for name in living if (failure := self._results[name][1])]
+
+
+def _unchanged(before: ServeConfig, after: ServeConfig) -> set[str]:
+    """The keys behind which both configs have the same."""
+    bundles = after.bundles()
+    kept = {key for key, bundle in before.bundles().items() if bundles.get(key) == bundle}
+    if before.models == after.models:
+        kept |= {key for key, it in before.pipelines.items() if after.pipelines.get(key) == it}
+    return kept
+
+
+def _only(report: ReplicaReport, keys: Collection[str]) -> ReplicaReport:
+    """A report with the statistics of these predictors alone."""
+    statistics = {key: each for key, each in report.statistics.items() if key in keys}
+    return replace(report, statistics=statistics)
 
 
 class ServeState:

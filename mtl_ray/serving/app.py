@@ -24,7 +24,6 @@ from mtl_ray.serving.asgi import (
     text_of,
     while_connected,
 )
-from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.held import Held
@@ -46,7 +45,7 @@ from mtl_ray.serving.reply import (
 from mtl_ray.serving.report import Exchange, ReplicaReport, alone, statistics_reply
 from mtl_ray.serving.service import PredictionRequest, Service
 from mtl_ray.serving.v2_grpc import SERVICE, GrpcServer
-from mtl_ray.serving.v2_routes import Item, OpenInference
+from mtl_ray.serving.v2_routes import OpenInference
 from mtl_ray.serving.versions import Generation, open_predictors
 
 RETRY_AFTER_S = 1
@@ -86,7 +85,7 @@ class App:
         exchange: Exchange = alone,
     ) -> None:
         self.v2 = OpenInference(self)
-        self.current = Generation(service, config, parallel, self.v2.replies)
+        self.current = Generation(service, config, parallel)
         self.gate = Gate(keys or ({} if api_key is None else {ONLY_KEY: ApiKey(key=api_key)}))
         self.metrics = Metrics()
         self.log = RequestLog(config.request_log)
@@ -108,19 +107,14 @@ class App:
         """Most requests and files in work and waiting."""
         return self.current.limit
 
-    @property
-    def workers(self) -> Mapping[str, BatchWorkers[Item, Reply]]:
-        """The threads of each model."""
-        return self.current.workers
-
-    def route(self, scope: Mapping[str, Any], model: str, version: str) -> str:
+    def route(self, served: Generation, scope: Mapping[str, Any], model: str, version: str) -> str:
         """The key of the predictor that answers a request; ``version`` is empty for any.
 
         Raises:
             RequestError: 404 if there is no such model or version.
         """
         record = record_of(scope)
-        choice = self.current.routes.choose(model, version or None, record.id)
+        choice = served.routes.choose(model, version or None, record.id)
         record.model, record.version = choice.model, choice.version
         return choice.key
 
@@ -144,7 +138,7 @@ class App:
         except (OSError, ValueError, RuntimeError):
             self.metrics.count("mtl_ray_updates_total", result="failed")
             raise
-        self.current = Generation(service, config, parallel, self.v2.replies)
+        self.current = Generation(service, config, parallel)
         if keys is not None and keys != self.gate.keys:
             replicas, self.gate = self.gate.replicas, Gate(keys)
             self.gate.replicas = replicas
@@ -166,8 +160,8 @@ class App:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
         if scope["type"] == "lifespan":
-            with GrpcServer(self.v2, self.config, self.limit):
-                await lifespan(receive, send)
+            with GrpcServer(self.v2, self.config, self.limit) as server:
+                await lifespan(receive, send, server.finish)
         elif scope["type"] == "http":
             scope = recorded(scope)
             reply = await self._reply(scope, receive)
@@ -189,9 +183,9 @@ class App:
             self.finish(scope, reply)
 
     def finish(self, scope: Mapping[str, Any], reply: Reply) -> None:
-        """Counts an answered request if it was one for a model, and logs it."""
+        """Counts an answered request if it was one for predictions, and logs it."""
         record = record_of(scope)
-        if record.model or scope["path"].startswith(("/predictions/", f"/{SERVICE}/")):
+        if _predicts(scope["path"]):
             self.metrics.request(record.model, record.version, reply.status, record.seconds)
         self.log.write(scope, reply)
 
@@ -214,7 +208,7 @@ class App:
             raise RequestError(404, f"there is nothing at {quoted(path)}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
-            return self._options(scope, (*methods, "OPTIONS"))
+            return self.options(scope, (*methods, "OPTIONS"))
         _allow(scope, *methods)
         if predicts:
             self.check_key(scope)
@@ -238,7 +232,7 @@ class App:
             else _page("page.html" if path == "/" else "docs.html")
         )
 
-    def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
+    def options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
         """The allowed methods and headers (CORS preflight), which a browser requests before a page
         of another site may send a key or JSON.
         """
@@ -322,8 +316,7 @@ class App:
             raise _too_many()
         self.held.count += 1
         try:
-            with self.current:  # stays open until the request ends
-                yield asyncio.get_running_loop().time() + self.config.timeout_s
+            yield asyncio.get_running_loop().time() + self.config.timeout_s
         finally:
             self.held.count -= 1
 
@@ -402,6 +395,12 @@ def open_app(
     """The application for the models and pipelines of a config."""
     service = Service(open_predictors(config), config)
     return App(service, config, parallel, keys=keys, exchange=exchange)
+
+
+def _predicts(path: str) -> bool:
+    """Whether an address is one for predictions, also of a model that does not exist."""
+    tensors = path.startswith("/v2/models/") and path.rstrip("/").endswith("/infer")
+    return tensors or path.startswith("/predictions/") or path == f"/{SERVICE}/ModelInfer"
 
 
 def _allow(scope: Mapping[str, Any], *methods: str) -> None:

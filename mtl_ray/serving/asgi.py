@@ -108,8 +108,9 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
-    """Acknowledges the start and end of the server."""
+async def lifespan(receive: Receive, send: Send, end: Callable[[], Awaitable[None]]) -> None:
+    """Acknowledges the start and end of the server; ``end`` is awaited before its end."""
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": f"{message['type']}.complete"})
+    await end()
     await send({"type": "lifespan.shutdown.complete"})

@@ -98,7 +98,9 @@ class AutoscaleConfig:
     """How many replicas run, by the number of requests that they hold."""
 
     min: int = Field(default=1, ge=0)
-    """0: without requests no replica runs; the first request waits until one has started."""
+    """0: without requests no replica runs; the first request waits until one has started. Not
+    together with ``grpc_port``.
+    """
     max: int = Field(ge=1)
     target: float = Field(default=2.0, gt=0)
     """Requests that a replica should hold on average, in work and waiting."""
@@ -192,6 +194,11 @@ class ServeConfig:
             raise ValueError(f"a model and a pipeline are called {min(both)!r}")
         if self.api_key_env is not None and self.api_keys_env is not None:
             raise ValueError("give api_key_env or api_keys_env, not both")
+        if self.grpc_port is not None and self.autoscale is not None and self.autoscale.min == 0:
+            raise ValueError(
+                "autoscale.min is 0, but no replica would listen on grpc_port then, so no call "
+                "could start one. Fix: autoscale.min of 1, or no grpc_port"
+            )
         return self
 
     @field_validator("cors_origins")

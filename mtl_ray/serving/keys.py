@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -104,6 +105,7 @@ class Gate:
         self._digests = {name: _digest(each.key.encode()) for name, each in self.keys.items()}
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()  # each gRPC call is a thread
 
     def name_of(self, authorization: bytes) -> str:
         """The name of the key in the header ``Authorization``; empty if none is needed.
@@ -138,10 +140,11 @@ class Gate:
             return
         rate = key.per_second / self.replicas
         most = max(1.0, (key.burst or max(1.0, key.per_second)) / self.replicas)
-        now = self._clock()
-        tokens, then = self._buckets.get(name, (most, now))
-        tokens = min(most, tokens + (now - then) * rate)
-        self._buckets[name] = (tokens - 1 if tokens >= 1 else tokens, now)
+        with self._lock:
+            now = self._clock()
+            tokens, then = self._buckets.get(name, (most, now))
+            tokens = min(most, tokens + (now - then) * rate)
+            self._buckets[name] = (tokens - 1 if tokens >= 1 else tokens, now)
         if tokens < 1:
             wait_s = max(1, math.ceil((1 - tokens) / rate))
             raise RequestError(

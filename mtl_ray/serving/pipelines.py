@@ -59,6 +59,15 @@ class PipelinePredictor:
             colours={head.annotation: colours} if colours else {},
         )
 
+    def same_as(self, other: Predictor) -> bool:
+        """Whether another predictor is the same pipeline of the same two models."""
+        return (
+            isinstance(other, PipelinePredictor)
+            and other.config == self.config
+            and other.detector is self.detector
+            and other.classifier is self.classifier
+        )
+
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """Labels the boxes of each image."""
         found = [_boxes_of(each[self.boxes]) for each in self.detector.predict(raws)]

@@ -80,7 +80,7 @@ def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None =
 
 
 MAX_AGE_S = 600
-EXPOSED = "Retry-After, X-Request-ID, X-Model-Version"
+EXPOSED = "Retry-After, X-Request-ID, X-Model-Version, Inference-Header-Content-Length"
 """Headers of an answer that a page of another site may read."""
 
 
@@ -109,6 +109,7 @@ def preflight_headers(
         return {}
     return {
         "Access-Control-Allow-Methods": ", ".join(methods),
-        "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept, X-Request-ID",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept, X-Request-ID, "
+        "Inference-Header-Content-Length",
         "Access-Control-Max-Age": str(MAX_AGE_S),
     }

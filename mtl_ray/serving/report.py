@@ -7,6 +7,7 @@ from typing import Any
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.statistics import Statistics, read_statistics
+from mtl_ray.serving.metrics import added
 from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.serving.service import Service
@@ -47,12 +48,26 @@ def statistics_reply(service: Service, model: str, reports: Sequence[ReplicaRepo
         )
     described = {}
     for version, key in routes.versions_of(model).items():
-        total = Statistics()
-        for report in reports:
-            if key in report.statistics:
-                total.merge(read_statistics(report.statistics[key]))
-        described[version] = _described(total, service.predictors[key])
+        described[version] = _described(_total(reports, key), service.predictors[key])
     return as_json({"model": model, **(described.get("") or {"versions": described})})
+
+
+def joined(reports: Sequence[ReplicaReport]) -> ReplicaReport:
+    """Several reports as one."""
+    keys = dict.fromkeys(key for each in reports for key in each.statistics)
+    return ReplicaReport(
+        metrics=added(each.metrics for each in reports),
+        statistics={key: _total(reports, key).to_json() for key in keys},
+    )
+
+
+def _total(reports: Sequence[ReplicaReport], key: str) -> Statistics:
+    """The statistics of one predictor."""
+    total = Statistics()
+    for report in reports:
+        if key in report.statistics:
+            total.merge(read_statistics(report.statistics[key]))
+    return total
 
 
 def _described(total: Statistics, predictor: Predictor) -> dict[str, Any]:

@@ -9,7 +9,7 @@ worker threads, and has its limits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ import grpc
 
 from mtl_ray.serving.bodies import OVERHEAD_BYTES
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.records import recorded
+from mtl_ray.serving.records import record_of, recorded
 from mtl_ray.serving.reply import Reply, RequestError, failed
 from mtl_ray.serving.v2_messages import (
     GrpcCall,
@@ -27,8 +27,11 @@ from mtl_ray.serving.v2_messages import (
     server_message,
 )
 from mtl_ray.serving.v2_model import TensorModel
-from mtl_ray.serving.v2_routes import OpenInference
+from mtl_ray.serving.v2_routes import OpenInference, Scope
+from mtl_ray.serving.versions import Generation
 
+Method = Callable[[Scope, bytes, Any], bytes]
+"""Answers the message of a call; the last is grpc's context."""
 SERVICE = "inference.GRPCInferenceService"
 SPARE_CALLS = 16
 """Calls beyond the queue, which get our refusal; of still more, grpc says RESOURCE_EXHAUSTED."""
@@ -60,7 +63,7 @@ class GrpcServer:
         self.v2 = v2
         self.config = config
         self.queue = queue
-        self._methods: dict[str, Callable[[bytes, Any], bytes]] = {
+        self._methods: dict[str, Method] = {
             "ServerLive": lambda *_: flag_message(True),
             "ServerReady": lambda *_: flag_message(True),
             "ServerMetadata": lambda *_: server_message(v2.server_metadata()),
@@ -69,10 +72,10 @@ class GrpcServer:
             "ModelInfer": self._infer,
         }
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "GrpcServer":
         self._server = None
         if self.config.grpc_port is None:
-            return
+            return self
         self._loop = asyncio.get_running_loop()
         most = self.queue + SPARE_CALLS
         self._server = grpc.server(
@@ -85,7 +88,7 @@ class GrpcServer:
             ],
         )
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(_answering(name, method))
+            name: grpc.unary_unary_rpc_method_handler(self._answering(name, method))
             for name, method in self._methods.items()
         }
         self._server.add_generic_rpc_handlers(
@@ -94,91 +97,100 @@ class GrpcServer:
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         self._server.add_insecure_port(f"{host}:{self.config.grpc_port}")
         self._server.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        """Tells the clients to connect elsewhere; calls that run are answered first."""
         if self._server is not None:
-            self._server.stop(self.config.timeout_s)
+            self._server.stop(None)
 
-    def _ready(self, data: bytes, context: Any) -> bytes:
-        scope = _scope(context, "ModelReady")
+    async def finish(self) -> None:
+        """Tells the clients to connect elsewhere, and returns when the calls that run are
+        answered.
+        """
+        if self._server is not None:
+            stopped = self._server.stop(self.config.timeout_s)
+            await asyncio.to_thread(stopped.wait)
+
+    def _ready(self, scope: Scope, data: bytes, _: Any) -> bytes:
         self.v2.limits.check_key(scope)
         message = read_message(data)
-        with contextlib.suppress(RequestError):
-            self.v2.model(scope, message.text(1), message.text(2))
+        with contextlib.suppress(RequestError), self.v2.limits.current as served:
+            self.v2.model(served, scope, message.text(1), message.text(2))
             return flag_message(True)
         return flag_message(False)
 
-    def _metadata(self, data: bytes, context: Any) -> bytes:
-        scope = _scope(context, "ModelMetadata")
+    def _metadata(self, scope: Scope, data: bytes, _: Any) -> bytes:
         self.v2.limits.check_key(scope)
         message = read_message(data)
-        model = self.v2.model(scope, message.text(1), message.text(2))
-        return model_message(self.v2.metadata_of(model))
+        with self.v2.limits.current as served:
+            model = self.v2.model(served, scope, message.text(1), message.text(2))
+            return model_message(self.v2.metadata_of(served, model))
 
-    def _infer(self, data: bytes, context: Any) -> bytes:
-        scope = _scope(context, "ModelInfer")
-        try:
-            reply = self._reply(scope, data, context)
-        except Exception as error:
-            refused = error if isinstance(error, RequestError) else failed()
-            self.v2.limits.finish(scope, refused.reply)
-            raise
-        self.v2.limits.finish(scope, reply)
-        return reply.body
-
-    def _reply(self, scope: Mapping[str, Any], data: bytes, context: Any) -> Reply:
+    def _infer(self, scope: Scope, data: bytes, context: Any) -> bytes:
         self.v2.limits.check_key(scope)
         self.v2.limits.check_rate(scope)
         message = read_message(data)
-        model = self.v2.model(scope, message.text(1), message.text(2))
-        future = asyncio.run_coroutine_threadsafe(
-            self._queued(model, GrpcCall(model=model.name, version=model.version, message=message)),
-            self._loop,
-        )
-        if not context.add_callback(future.cancel):  # the client is gone already
-            future.cancel()
-        try:
-            reply = future.result()
-        except CancelledError:
-            raise RequestError(400, "the client went away before the answer") from None
+        with self.v2.limits.current as served:
+            model = self.v2.model(served, scope, message.text(1), message.text(2))
+            call = GrpcCall(model=model.name, version=model.version, message=message)
+            reply = self._result(self._queued(served, model, call), context)
         if reply.status >= 400:
             raise RequestError(
                 reply.status,
                 reply.body.decode(),
                 **{name.replace("-", "_"): value for name, value in reply.headers.items()},
             )
-        return reply
+        return reply.body
 
-    async def _queued(self, model: TensorModel, call: GrpcCall) -> Reply:
+    def _result(self, work: Coroutine[Any, Any, Reply], context: Any) -> Reply:
+        """The result of some work on the event loop, which ends with its client."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if not context.add_callback(future.cancel):  # the client is gone already
+            future.cancel()
+        try:
+            return future.result()
+        except CancelledError:
+            raise RequestError(400, "the client went away before the answer") from None
+
+    async def _queued(self, served: Generation, model: TensorModel, call: GrpcCall) -> Reply:
         with self.v2.limits.place() as deadline:
-            return await self.v2.limits.in_time(self.v2.infer(model, call), deadline)
+            return await self.v2.limits.in_time(self.v2.infer(served, model, call), deadline)
+
+    def _answering(self, name: str, method: Method) -> Callable[[bytes, Any], bytes]:
+        """A method whose calls are noted, and whose errors are a status and one sentence."""
+
+        def answer(data: bytes, context: Any) -> bytes:
+            scope = _scope(context, name)
+            try:
+                body = method(scope, data, context)
+            except RequestError as error:
+                refused = error
+            except Exception:
+                _log.exception("%s failed", name)
+                refused = failed()
+            else:
+                context.set_trailing_metadata(_told(scope, {}))
+                self.v2.limits.finish(scope, Reply(body=body))
+                return body
+            self.v2.limits.finish(scope, refused.reply)
+            context.set_trailing_metadata(_told(scope, refused.reply.headers))
+            context.abort(CODES.get(refused.status, grpc.StatusCode.INTERNAL), str(refused))
+            raise AssertionError  # abort raises
+
+        return answer
 
 
-def _scope(context: Any, method: str) -> Mapping[str, Any]:
+def _told(scope: Scope, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The metadata of an answer, which over HTTP are headers."""
+    wait = {name: headers[name] for name in ("Retry-After",) if name in headers}
+    told = {**record_of(scope).headers(), **wait}
+    return tuple((name.lower(), value) for name, value in told.items())
+
+
+def _scope(context: Any, method: str) -> Scope:
     """A call in the form of an HTTP request, which it is."""
     headers = [
         (name.encode(), value.encode() if isinstance(value, str) else value)
         for name, value in context.invocation_metadata()
     ]
     return recorded({"method": "POST", "path": f"/{SERVICE}/{method}", "headers": headers})
-
-
-def _answering(name: str, method: Callable[[bytes, Any], bytes]) -> Callable[[bytes, Any], bytes]:
-    """A method whose errors are a status and one sentence."""
-
-    def answer(data: bytes, context: Any) -> bytes:
-        try:
-            return method(data, context)
-        except RequestError as error:
-            code = CODES.get(error.status, grpc.StatusCode.INTERNAL)
-            sentence, headers = str(error), error.reply.headers
-        except Exception:
-            _log.exception("%s failed", name)
-            code, headers, sentence = grpc.StatusCode.INTERNAL, {}, str(failed())
-        if wait := headers.get("Retry-After"):
-            context.set_trailing_metadata((("retry-after", wait),))
-        context.abort(code, sentence)
-        raise AssertionError  # abort raises
-
-    return answer

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from mtl_ray.inference.bundle import BundlePredictor
@@ -11,13 +11,13 @@ from mtl_ray.inputs.input import empty_batch
 from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.config import ServeConfig, ServedModel, version_key
 from mtl_ray.serving.pipelines import open_pipeline
-from mtl_ray.serving.reply import Reply
+from mtl_ray.serving.reply import Reply, RequestError, quoted
 from mtl_ray.serving.routes import Routes
-from mtl_ray.serving.service import Service
-from mtl_ray.serving.v2_routes import Item
+from mtl_ray.serving.service import PredictionRequest, Service
+from mtl_ray.serving.v2_model import TensorCall, TensorModel
 
-Replies = Callable[[Service, str, Sequence[Item]], list[Reply]]
-"""Service, key of a predictor, requests -> their answers."""
+Item = PredictionRequest | TensorCall
+"""What the workers of a model take."""
 POLL_S = 0.05
 
 
@@ -28,12 +28,9 @@ class Generation:
         service: the predictors.
         config: limits, versions.
         parallel: concurrent calls of each model.
-        replies: answers requests of all kinds to one model.
     """
 
-    def __init__(
-        self, service: Service, config: ServeConfig, parallel: int, replies: Replies
-    ) -> None:
+    def __init__(self, service: Service, config: ServeConfig, parallel: int) -> None:
         self.service = service
         self.config = config
         self.limit = config.max_queued + parallel
@@ -46,13 +43,14 @@ class Generation:
         }
         self.workers: dict[str, BatchWorkers[Item, Reply]] = {
             key: BatchWorkers(
-                partial(replies, service, key),
+                partial(self.replies, key),
                 of_model.get(key) or parallel,
                 config.max_batch,
                 key,
             )
             for key in service.predictors
         }
+        self._tensors: dict[str, TensorModel] = {}
         self._lock = threading.Lock()
         self._users = 0
 
@@ -64,6 +62,32 @@ class Generation:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
+
+    def tensors(self, key: str) -> TensorModel:
+        """The raw tensors of what has a key.
+
+        Raises:
+            RequestError: 404 if it is no bundle, and so has none.
+        """
+        predictor = self.service.predictors[key]
+        if not isinstance(predictor, BundlePredictor):
+            raise RequestError(404, f"the model {quoted(key)} is no bundle, so it has no tensors")
+        with self._lock:
+            if key not in self._tensors:
+                name, version = self.routes.place_of(key)
+                most = self.config.max_images
+                self._tensors[key] = TensorModel(name, predictor, most, version)
+            return self._tensors[key]
+
+    def replies(self, key: str, items: Sequence[Item]) -> list[Reply]:
+        """The answers of one model to requests of all kinds, for its workers."""
+        files = [each for each in items if isinstance(each, PredictionRequest)]
+        calls = [each for each in items if not isinstance(each, PredictionRequest)]
+        of_files = iter(self.service.replies(key, files) if files else ())
+        of_calls = iter(self.tensors(key).replies(calls) if calls else ())
+        return [
+            next(of_files if isinstance(each, PredictionRequest) else of_calls) for each in items
+        ]
 
     def close(self) -> None:
         """Ends the threads of all models."""
@@ -114,7 +138,8 @@ def open_predictors(
             predictor.run(empty_batch(predictor.canvas, 1))  # the first request is not slow
         found[key] = known[identity] = predictor
     for name, pipeline in config.pipelines.items():
-        found[name] = open_pipeline(name, pipeline, found)
+        opened, known_one = open_pipeline(name, pipeline, found), (before or {}).get(name)
+        found[name] = known_one if known_one is not None and opened.same_as(known_one) else opened
     return found
 
 

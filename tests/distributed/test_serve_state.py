@@ -1,9 +1,12 @@
 """The shared state of a server's replicas, without Ray: the class of the actor itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from mtl_ray.distributed import serve_state
 from mtl_ray.distributed.serve_state import GONE_S, MOST_ENDED, _State
+from mtl_ray.inference.statistics import Statistics, read_statistics
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.keys import ApiKey
 from mtl_ray.serving.metrics import added
@@ -83,3 +86,26 @@ def test_counters_of_ended_replicas_remain_and_none_counts_twice(clock: Clock) -
         state.meet(f"later-{number}", report(1), 0, "")
     assert sums(state) == (9 + 3 * MOST_ENDED, 1)
     assert len(state.reports()) <= MOST_ENDED + 2
+
+
+def test_statistics_of_ended_replicas_remain_until_the_model_changes(clock: Clock) -> None:
+    config = ServeConfig(models={"m": "/1", "n": "/1"})
+    state = _State(config, KEYS)
+
+    def counts(key: str) -> int:
+        return sum(
+            read_statistics(each.statistics[key]).samples
+            for each in state.reports()
+            if key in each.statistics
+        )
+
+    seen = Statistics(samples=3).to_json()
+    for number in range(MOST_ENDED + 3):
+        state.meet(f"r{number}", replace(report(1), statistics={"m": seen, "n": seen}), 0, "")
+        clock.now += GONE_S + 1
+    assert counts("m") == counts("n") == 3 * (MOST_ENDED + 3)
+    number = state.set(replace(config, models={"m": "/2", "n": "/1"}), KEYS)
+    assert (counts("m"), counts("n")) == (0, 3 * (MOST_ENDED + 3))
+    state.meet("old", replace(report(1), statistics={"m": seen}), number - 1, "")
+    clock.now += GONE_S + 1
+    assert counts("m") == 0, "those are of the model before"

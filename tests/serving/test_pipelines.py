@@ -1,6 +1,7 @@
 """A detector feeds a classifier: boxes get the labels of their crops."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,3 +92,14 @@ def test_crops_lie_inside_the_image() -> None:
     for box in ([9, 9, 10, 10], [2, 2, 2, 2], [-5, -5, -4, -4], [np.nan, 0, 3, np.inf]):
         found = crop(image, np.array(box, np.float32), 0)
         assert min(found.shape) >= 1
+
+
+def test_an_update_keeps_what_has_not_changed(bundle: Callable[..., str]) -> None:
+    first = config(bundle, colours=COLOURS)
+    app = open_app(first, 1, {})
+    before = app.service.predictors["colours"]
+    app.update(replace(first, max_images=3), 1)
+    assert app.service.predictors["colours"] is before
+    app.update(config(bundle, colours=replace(COLOURS, min_score=0.9)), 1)
+    assert app.service.predictors["colours"] is not before
+    app.close()

@@ -363,7 +363,7 @@ def test_ten_thousand_broken_bodies(app: App) -> None:
     rng = random.Random(0)
     blob = IMAGES[:1].tobytes()
     whole = json.dumps({"inputs": [binary(len(blob), shape=[1, 3, 64, 64])]}).encode()
-    model = app.v2.model(recorded({"headers": []}), "all")
+    model = app.v2.model(app.current, recorded({"headers": []}), "all")
     seen: dict[int, int] = {}
     for _ in range(10_000):
         body = bytearray(whole + blob)

@@ -191,7 +191,7 @@ def test_many_clients_at_once(client: Client) -> None:
 
 def test_broken_messages_are_one_sentence(client: Client) -> None:
     rng = random.Random(0)
-    model = client.app.v2.model(recorded({"headers": []}), "all")
+    model = client.app.v2.model(client.app.current, recorded({"headers": []}), "all")
     whole = request(id="some").SerializeToString()
     head = len(whole) - IMAGES.nbytes
     seen: dict[int, int] = {}

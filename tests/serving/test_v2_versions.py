@@ -1,19 +1,25 @@
 """Raw tensors of a model with several versions, over HTTP and gRPC; what is counted of them."""
 
+import asyncio
 import json
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 
 from mtl_ray.serving.app import App, open_app
-from mtl_ray.serving.config import ServeConfig, ServedModel
+from mtl_ray.serving.config import AutoscaleConfig, ServeConfig, ServedModel
 from mtl_ray.serving.v2_grpc import SERVICE
+from mtl_ray.serving.v2_model import TensorModel
 from tests.serving.bundles import make_bundle
 from tests.serving.server import running
 from tests.serving.test_app import call
@@ -88,6 +94,119 @@ def test_an_update_that_adds_a_version_is_seen(app: App, config: ServeConfig) ->
     more = replace(pets, versions={**pets.versions, "3": pets.versions["1"]})
     app.update(replace(config, models={**config.models, "pets": more}), 1)
     assert call(app, "GET", "/v2/models/pets").json()["versions"] == ["1", "2", "3"]
+
+
+def only_the_second(config: ServeConfig) -> ServeConfig:
+    """The same server after an update that removes version 1."""
+    pets = config.models["pets"]
+    assert isinstance(pets, ServedModel)
+    kept = ServedModel(versions={"2": pets.versions["2"]})
+    return replace(config, models={**config.models, "pets": kept})
+
+
+def test_a_request_that_began_before_an_update_ends_as_it_began(
+    app: App, config: ServeConfig
+) -> None:
+    content, changed = json.dumps(REQUEST).encode(), only_the_second(config)
+    changing: list[asyncio.Task[None]] = []
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield content[:100]
+        before = app.current
+        changing.append(asyncio.create_task(asyncio.to_thread(app.update, changed, 1)))
+        while app.current is before:  # the update itself ends after this request
+            await asyncio.sleep(0.01)
+        yield content[100:]
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            place = "/v2/models/pets/versions/1/infer"
+            first = await http.post(place, content=parts())
+            await changing[0]
+            return first, await http.post(place, content=content)
+
+    during, after = asyncio.run(ask())
+    assert during.status_code == 200, during.text
+    assert during.json()["model_version"] == "1"
+    assert after.status_code == 404
+
+
+def test_a_page_of_another_site_may_ask(config: ServeConfig) -> None:
+    app = open_app(replace(config, grpc_port=None, cors_origins=("https://a.example",)), 1, {})
+    for place, method in (("/v2/models/pets/infer", "POST"), ("/v2/models/pets", "GET")):
+        answer = call(app, "OPTIONS", place, headers={"Origin": "https://a.example"})
+        assert answer.status_code == 200
+        assert method in answer.headers["access-control-allow-methods"]
+        assert "Inference-Header-Content-Length" in answer.headers["access-control-allow-headers"]
+    app.close()
+
+
+def test_without_a_replica_nothing_would_listen_for_grpc(config: ServeConfig) -> None:
+    with pytest.raises(ValueError, match="no replica would listen on grpc_port"):
+        replace(config, autoscale=AutoscaleConfig(min=0, max=2))
+
+
+def infer_request(version: str = "") -> bytes:
+    """A gRPC message for "pets"."""
+    request = MESSAGES["ModelInferRequest"](
+        model_name="pets", model_version=version, raw_input_contents=[IMAGE.tobytes()]
+    )
+    request.inputs.add(name="image", datatype="UINT8", shape=IMAGE.shape)
+    message: bytes = request.SerializeToString()
+    return message
+
+
+def test_grpc_calls_survive_updates(app: App, config: ServeConfig) -> None:
+    done = threading.Event()
+
+    def client(_: int) -> int:
+        count = 0
+        while not done.is_set():
+            infer(infer_request(), timeout=30)
+            count += 1
+        return count
+
+    with running(app), grpc.insecure_channel(f"127.0.0.1:{config.grpc_port}") as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        with ThreadPoolExecutor(4) as pool:
+            counts = pool.map(client, range(4))
+            for changed in (only_the_second(config), config) * 2:
+                app.update(changed, 2)
+            done.set()
+            assert min(counts) > 0
+
+
+def test_a_server_that_ends_answers_the_calls_that_run(
+    app: App, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, replies = threading.Event(), TensorModel.replies
+
+    def slow(self: TensorModel, calls: Any) -> Any:
+        began.set()
+        time.sleep(1)
+        return replies(self, calls)
+
+    monkeypatch.setattr(TensorModel, "replies", slow)
+    with grpc.insecure_channel(f"127.0.0.1:{config.grpc_port}") as channel:
+        with running(app):
+            answer = channel.unary_unary(f"/{SERVICE}/ModelInfer").future(infer_request("2"))
+            assert began.wait(30)
+        assert MESSAGES["ModelInferResponse"].FromString(answer.result()).model_version == "2"
+
+
+def test_the_metadata_of_a_grpc_answer_names_request_and_version(
+    app: App, config: ServeConfig
+) -> None:
+    metadata = (("x-request-id", "mine"),)
+    with running(app), grpc.insecure_channel(f"127.0.0.1:{config.grpc_port}") as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        _, answered = infer.with_call(infer_request("2"), metadata=metadata)
+        told = dict(answered.trailing_metadata())
+        assert (told["x-request-id"], told["x-model-version"]) == ("mine", "2")
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(infer_request("3"), metadata=metadata)
+        assert dict(refused.value.trailing_metadata())["x-request-id"] == "mine"
 
 
 def test_grpc_has_versions_and_is_counted_and_logged(app: App, config: ServeConfig) -> None:

@@ -163,7 +163,7 @@ def test_an_update_drops_no_request_and_goes_back(uris: dict[str, str], picture:
     assert {"dog", "cat"} == set(animals)
     assert animals[-1] == "dog"
     assert app.current.config is first
-    assert "plain" in app.workers
+    assert "plain" in app.current.workers
     app.close()
     assert threading.active_count() < before, "the threads of every generation have ended"
 
