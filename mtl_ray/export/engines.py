@@ -27,9 +27,10 @@ from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.config import SlideConfig
-from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.predictor import HeadArrays, Predictor
 from mtl_ray.inference.signature import FurtherEngine
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.inputs.input import placed
 from mtl_ray.loading.config import DataConfig
 
@@ -144,7 +145,7 @@ def _built(
         }
         content = {**files, "signature.json": built.signature.to_json()}
         publish(folder, content, kind="bundle")
-        bundle = BundlePredictor(folder, threads=1)  # opened from its files, as a server does
+        bundle = _Observed(folder)  # opened from its files, as a server does
         parity = _checked(request, predictor, traced, bundle, config)
         if parity.failures:
             return _failed(name, "; ".join(parity.failures), parity)
@@ -157,6 +158,20 @@ def _built(
             build_s=build_s,
             about=dict(bundle.session.about),
         )
+
+
+class _Observed(BundlePredictor):
+    """A bundle that notes the sizes of the batches that it ran."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, threads=1)
+        self.batches: set[int] = set()
+
+    def run(self, arrays: InputArrays) -> HeadArrays:
+        """See ``BundlePredictor``."""
+        found = super().run(arrays)
+        self.batches.add(len(next(iter(arrays.values()))))
+        return found
 
 
 def _further(built: Built) -> FurtherEngine:
@@ -174,7 +189,7 @@ def _checked(
     request: EngineRequest,
     predictor: TorchPredictor,
     traced: TracedGraph,
-    bundle: BundlePredictor,
+    bundle: _Observed,
     config: ExportConfig,
 ) -> Parity:
     """The parity of an engine, by its precision."""
@@ -182,7 +197,10 @@ def _checked(
         samples, _ = check_samples(request.data, predictor.vocabulary, config.samples)
         return verify(predictor, traced.graph, bundle, samples, config)
     samples, _ = check_samples(request.data, predictor.vocabulary, config.metric_samples)
-    return compare_loss(predictor, bundle, samples, config)
+    parity = compare_loss(predictor, bundle, samples, config)
+    parity.canvases.append(bundle.canvas)
+    parity.batches = tuple(sorted(bundle.batches))
+    return parity
 
 
 def compare_loss(

@@ -21,7 +21,9 @@ from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
 
 RANGE_FILE = "range.json"
-"""The sizes and batches at which each engine was checked. Older bundles have none."""
+"""The sizes and batches at which each engine was checked. Older bundles have no such file, and
+take any.
+"""
 
 
 class BundlePredictor:
@@ -65,7 +67,7 @@ class BundlePredictor:
         self.plugins = self.signature.plugins
         self.batch = min(batch, engine.limits().max_batch or batch)
         self.checked = (
-            _checked(bundle.read(RANGE_FILE), engine_name(engine), type(self.canvas))
+            _checked(bundle.read(RANGE_FILE), engine_name(engine), self.canvas)
             if RANGE_FILE in bundle.names
             else ()
         )
@@ -120,15 +122,15 @@ class BundlePredictor:
         return outputs
 
 
-def _checked(data: bytes, engine: str, kind: type[AnyCanvas]) -> tuple[AnyCanvas, ...]:
-    """The canvases at which an engine was checked.
+def _checked(data: bytes, engine: str, own: AnyCanvas) -> tuple[AnyCanvas, ...]:
+    """The canvases at which an engine was checked; ``own``, of the bundle, if the file names none.
 
     Raises:
         ValueError: if the file has another form.
     """
     try:
         canvases = json.loads(data)["engines"].get(engine, {}).get("canvases", [])
-        return tuple(TypeAdapter(kind).validate_python(each) for each in canvases)
+        return tuple(TypeAdapter(type(own)).validate_python(each) for each in canvases) or (own,)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{RANGE_FILE} of the bundle is damaged: {error}") from error
 
