@@ -14,8 +14,11 @@ from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inference.predictor import HeadArrays
+from mtl_ray.inputs.input import Arrays
+from mtl_ray.serving.v2_model import TensorModel
 from tests.evaluation.conftest import make_samples, write_split
-from tests.inference.tiny import HEADS, tiny_config, write_checkpoint
+from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
 
 LABELS = {"labels": HEADS["labels"]}
 INT8 = "onnxruntime:int8"
@@ -93,3 +96,42 @@ def test_a_bundle_without_ranges_takes_any_size(with_range: Copy) -> None:
     uri = with_range(None)
     assert moved(uri, INT8)
     assert moved(uri, "onnxruntime")
+
+
+def batches_of(predictor: BundlePredictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many samples each call of the network gets for twelve images."""
+    run, batches = predictor.run, []
+
+    def noted(arrays: Arrays) -> HeadArrays:
+        batches.append(len(arrays["image"]))
+        return run(arrays)
+
+    monkeypatch.setattr(predictor, "run", noted)
+    assert len(predictor.predict(images(12))) == 12
+    return batches
+
+
+@pytest.mark.parametrize(("engine", "batches"), [("onnxruntime", [8, 4]), (INT8, [5, 5, 2])])
+def test_no_batch_is_larger_than_one_that_was_checked(
+    bundle: Path, engine: str, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = BundlePredictor(str(bundle), threads=1, batch=16, engine=engine)
+    assert TensorModel("labels", predictor, 64).max_batch == batches[0]
+    assert TensorModel("labels", predictor, 3).max_batch == 3
+    assert batches_of(predictor, monkeypatch) == batches
+
+
+@pytest.mark.parametrize("engines", [None, {}, {"onnxruntime": {"canvases": [OWN]}}])
+def test_a_bundle_without_batches_takes_any(
+    engines: dict[str, Any] | None, with_range: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = BundlePredictor(with_range(engines), threads=1, batch=16)
+    assert TensorModel("labels", predictor, 64).max_batch == 64
+    assert batches_of(predictor, monkeypatch) == [12]
+
+
+@pytest.mark.parametrize("batches", [[0], ["a"], 3])
+def test_a_damaged_range_is_one_sentence(batches: Any, with_range: Copy) -> None:
+    uri = with_range({"onnxruntime": {"canvases": [OWN], "batches": batches}})
+    with pytest.raises(ValueError, match=r"range\.json of the bundle is damaged"):
+        BundlePredictor(uri)
