@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine
+from mtl_ray.backends.backend import AnyEngine, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
@@ -108,17 +108,21 @@ MoreEngines = Callable[[], Sequence[BuiltEngine]]
 
 
 def build_engine(request: EngineRequest) -> BuiltEngine:
-    """Builds and checks one engine; what it cannot do is its ``failure``."""
+    """Builds and checks one engine; what it cannot do, and every error of its library, is its
+    ``failure``: the other engines of the bundle do not depend on it.
+    """
     name = engine_name(request.engine)
-    if (reason := request.engine.unavailable()) is not None:
-        return _failed(name, reason)
-    predictor = open_checkpoint(request.checkpoint, slide=request.slide)
-    config = form_for(request.engine, request.config)
     try:
-        traced = trace(predictor, config)
-        return _built(request, predictor, traced, config)
+        if (reason := request.engine.unavailable()) is not None:
+            return _failed(name, reason)
+        predictor = open_checkpoint(request.checkpoint, slide=request.slide)
+        config = form_for(request.engine, request.config)
+        return _built(request, predictor, trace(predictor, config), config)
     except ValueError as error:
         return _failed(name, str(error))
+    except Exception as error:
+        said = dict.fromkeys((type(error).__name__, first_line(error)))  # one if it has no message
+        return _failed(name, ": ".join(said))
 
 
 def _failed(name: str, reason: str, parity: Parity | None = None) -> BuiltEngine:
@@ -259,7 +263,8 @@ def requests_of(
     plugins: tuple[str, ...],
     slide: SlideConfig | Literal["stored"] | None = "stored",
 ) -> list[EngineRequest]:
-    """A request for each further engine of a config."""
+    """A request for each further engine of a config; one that is there twice is built once."""
+    engines = (config.engine, *config.engines)
     return [
         EngineRequest(
             checkpoint=checkpoint,
@@ -269,5 +274,6 @@ def requests_of(
             plugins=plugins,
             slide=slide,
         )
-        for engine in config.engines
+        for i, engine in enumerate(config.engines, 1)
+        if engine not in engines[:i]
     ]
