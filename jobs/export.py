@@ -21,7 +21,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw "
         "export.names=triton\n  python -m jobs.export runs/digits --to bundles/digits "
         "--engine onnxruntime onnxruntime:int8 openvino openvino:int8\n  python -m jobs.export "
-        "runs/digits --to triton_models/digits --layout triton",
+        "runs/digits --to triton_models/digits --layout triton\n  python -m jobs.export "
+        "runs/digits --standalone edge/digits --engine onnxruntime:int8",
     )
     parser.add_argument(
         "target",
@@ -37,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         "--standalone",
         metavar="DIR",
         help="a folder with the model and a predict.py that needs numpy, onnxruntime and Pillow "
-        "alone; TARGET may be a bundle",
+        "alone; TARGET may be a bundle. The model is that of ONNX Runtime in the precision that "
+        "--engine names (fp32 if it names none or both)",
     )
     parser.add_argument(
         "--layout",
@@ -53,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME[:PRECISION]",
         help="engines of the bundle, such as onnxruntime openvino:int8 ncnn torchscript; the first "
-        "is its default",
+        "is its default. With a bundle as TARGET: the one that --standalone takes",
     )
     parser.add_argument(
         "--dump-info",
@@ -99,16 +101,20 @@ def _standalone(arguments: argparse.Namespace, to: str) -> int:
     check_folder(arguments.standalone)
     if artifact_kind(arguments.target) != "bundle":
         return _export(arguments, to)
-    if arguments.overrides or arguments.engine or arguments.layout or arguments.dump_info:
+    if arguments.overrides or arguments.layout or arguments.dump_info:
         raise ValueError("a bundle is taken as it is. Fix: name its run to change the config")
-    _write_standalone(arguments, arguments.target)
+    if len(arguments.engine) > 1:
+        raise ValueError("--standalone takes one engine of a bundle. Fix: name one with --engine")
+    _write_standalone(arguments, arguments.target, *arguments.engine)
     return 0
 
 
-def _write_standalone(arguments: argparse.Namespace, bundle: str) -> None:
+def _write_standalone(
+    arguments: argparse.Namespace, bundle: str, engine: str | None = None
+) -> None:
     from mtl_ray.export.standalone import write_standalone
 
-    files = write_standalone(bundle, arguments.standalone)
+    files = write_standalone(bundle, arguments.standalone, engine)
     print(f"wrote {', '.join(files)} to {arguments.standalone}")
 
 
@@ -119,6 +125,7 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
     from mtl_ray.export.bundle import checkpoint_config, export
     from mtl_ray.export.engines_report import HTML_FILE, engines_table
     from mtl_ray.export.parity import ParityError, parity_table
+    from mtl_ray.export.standalone import standalone_engine
     from mtl_ray.export.triton import check_repository, next_version, write_config
     from mtl_ray.training.wandb_sync import send_bundle
 
@@ -154,12 +161,16 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
         print(f"wrote {write_config(bundle.uri)}")
     for note in bundle.notes:
         print(f"note: {note}")
+    if bundle.engines:
+        print(f"\n{engines_table(bundle.engines)}\nsee {bundle.uri}/{HTML_FILE}")
+    failed = [row.name for row in bundle.engines if row.failure is not None]
     if arguments.standalone is not None:
-        _write_standalone(arguments, bundle.uri)
-    if not bundle.engines:
-        return 0
-    print(f"\n{engines_table(bundle.engines)}\nsee {bundle.uri}/{HTML_FILE}")
-    return int(any(row.failure is not None for row in bundle.engines))
+        alone = standalone_engine(engines)
+        if alone in failed:
+            print(f"error: {alone} failed; {arguments.standalone} was not written", file=sys.stderr)
+        else:
+            _write_standalone(arguments, bundle.uri, alone)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

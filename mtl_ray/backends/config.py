@@ -44,21 +44,29 @@ def engine_name(engine: AnyEngine) -> str:
     return engine.type if engine.precision == "fp32" else f"{engine.type}:{engine.precision}"
 
 
+def short_name(name: str) -> str:
+    """The name that ``engine_name`` gives to an engine of a command line: ``openvino`` for
+    ``openvino:fp32``.
+    """
+    kind, _, precision = name.partition(":")
+    return kind if precision in ("", "fp32") else name
+
+
 def engine_overrides(names: Sequence[str]) -> list[str]:
     """The overrides of a config for engines that a command line names; none for none.
 
     The first engine is the default of the bundle. It must be exact: if it is not, ONNX Runtime is
-    put before it.
+    put before it. An engine that is named twice is there once.
 
     Raises:
         ValueError: if there can be no such engine.
     """
-    options = [_options(name) for name in dict.fromkeys(names)]
-    if not options:
+    if not names:
         return []
-    if "precision" in options[0]:
-        options = [{"type": "onnxruntime"}, *options]
-    first, *further = options
+    wanted = [short_name(name) for name in names]
+    if ":" in wanted[0]:
+        wanted = ["onnxruntime", *wanted]
+    first, *further = (_options(name) for name in dict.fromkeys(wanted))
     return [f"export.engine={json.dumps(first)}", f"export.engines={json.dumps(further)}"]
 
 
@@ -67,5 +75,4 @@ def _options(name: str) -> dict[str, str]:
     kind, _, precision = name.partition(":")
     if kind in WITHOUT_PACKAGE:
         raise ValueError(f"the engine {kind} is not available: {WITHOUT_PACKAGE[kind]}")
-    exact = precision in ("", "fp32")
-    return {"type": kind} if exact else {"type": kind, "precision": precision}
+    return {"type": kind, **({"precision": precision} if precision else {})}

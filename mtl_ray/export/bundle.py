@@ -4,8 +4,9 @@ written.
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +27,22 @@ from mtl_ray.export.engines import (
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
 from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.verify import GENERATED, DecodedSample, check_samples, verify
+from mtl_ray.export.verify import (
+    GENERATED,
+    DecodedSample,
+    check_samples,
+    read_samples,
+    verify,
+)
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import artifact_kind
-from mtl_ray.inference.statistics import STATISTICS_FILE, statistics_of
+from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, statistics_of
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.shards.split import open_split
 
 RunEngines = Callable[
     [Callable[[EngineRequest], BuiltEngine], Sequence[EngineRequest]], Sequence[BuiltEngine]
@@ -112,7 +120,12 @@ def export(
     }
     requests = requests_of(checkpoint.uri, config, data, plugins, slide)
     more = (lambda: run_engines(build_engine, requests)) if requests else None
-    return write_bundle(predictor, samples, source, to, config, further, plugins, more)
+    baseline = (
+        None
+        if source.startswith(GENERATED)
+        else read_samples(open_split(source), data, predictor.vocabulary)
+    )
+    return write_bundle(predictor, samples, source, to, config, further, plugins, more, baseline)
 
 
 def checkpoint_of(target: str) -> str:
@@ -137,12 +150,14 @@ def write_bundle(
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
     more: MoreEngines | None = None,
+    baseline: Iterable[DecodedSample] | None = None,
 ) -> WrittenBundle:
     """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the
     bundle.
 
     It also holds the signature, ``parity.json`` and the ``further`` files, and what ``more`` gives:
-    the other engines of ``config.engines``.
+    the other engines of ``config.engines``. ``statistics.json`` counts the first
+    ``config.metric_samples`` of ``baseline``, by default ``samples``.
     """
     check_engine(config)
     traced = trace(predictor, config)
@@ -164,8 +179,8 @@ def write_bundle(
         if config.dump_info:
             files |= dump_info(predictor, [raw for _, raw in samples], config)
         if not source.startswith(GENERATED):
-            counted = statistics_of(bundle, [raw for _, raw in samples])
-            files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
+            counted = islice(samples if baseline is None else baseline, config.metric_samples)
+            files[STATISTICS_FILE] = _statistics_json(bundle, counted, max(parity.batches))
         rows: list[EngineRow] = []
         if engines:
             rows = rows_of(_first_row(built, parity, config, bundle, folder), engines)
@@ -195,6 +210,16 @@ def _parity_json(
         "engine": {"type": config.engine.type, **bundle.session.about},
     }
     return json.dumps(report, indent=1, allow_nan=False).encode()
+
+
+def _statistics_json(
+    bundle: BundlePredictor, samples: Iterable[DecodedSample], batch: int
+) -> bytes:
+    """The statistics of some samples, of which one batch is in memory at a time."""
+    found, raws = Statistics(), (raw for _, raw in samples)
+    while some := list(islice(raws, batch)):
+        found.merge(statistics_of(bundle, some))
+    return json.dumps(found.to_json()).encode()
 
 
 def _range_json(parity: Parity, config: ExportConfig, engines: Sequence[BuiltEngine]) -> bytes:

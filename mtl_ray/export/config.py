@@ -43,7 +43,9 @@ class ExportConfig:
     """Largest loss of the metric of a head by fp16 or int8; an engine that loses more is refused.
     """
     metric_samples: int = Field(default=200, ge=1, exclude_if=lambda value: value == 200)
-    """Samples of the validation split on which that loss is measured."""
+    """Samples of the validation split on which that loss is measured, and whose statistics a server
+    compares its requests with.
+    """
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
     + classes), and class maps as logits.
@@ -70,7 +72,7 @@ class ExportConfig:
     dump_head: str | None = Field(default=None, exclude_if=lambda name: name is None)
     """The head that it answers with; None where there is only one."""
     samples: int = Field(default=12, ge=1)
-    """Images of the validation split that the bundle is checked on."""
+    """Samples of the validation split that the bundle is compared with torch on."""
     max_abs: float = Field(default=1e-2, gt=0)
     """Largest difference of a box coordinate in canvas pixels."""
     max_score: float = Field(default=1e-4, gt=0)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine
+from mtl_ray.backends.backend import AnyEngine, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
@@ -27,9 +27,10 @@ from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.config import SlideConfig
-from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.predictor import HeadArrays, Predictor
 from mtl_ray.inference.signature import FurtherEngine
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.inputs.input import placed
 from mtl_ray.loading.config import DataConfig
 
@@ -107,17 +108,21 @@ MoreEngines = Callable[[], Sequence[BuiltEngine]]
 
 
 def build_engine(request: EngineRequest) -> BuiltEngine:
-    """Builds and checks one engine; what it cannot do is its ``failure``."""
+    """Builds and checks one engine; what it cannot do, and every error of its library, is its
+    ``failure``: the other engines of the bundle do not depend on it.
+    """
     name = engine_name(request.engine)
-    if (reason := request.engine.unavailable()) is not None:
-        return _failed(name, reason)
-    predictor = open_checkpoint(request.checkpoint, slide=request.slide)
-    config = form_for(request.engine, request.config)
     try:
-        traced = trace(predictor, config)
-        return _built(request, predictor, traced, config)
+        if (reason := request.engine.unavailable()) is not None:
+            return _failed(name, reason)
+        predictor = open_checkpoint(request.checkpoint, slide=request.slide)
+        config = form_for(request.engine, request.config)
+        return _built(request, predictor, trace(predictor, config), config)
     except ValueError as error:
         return _failed(name, str(error))
+    except Exception as error:
+        said = dict.fromkeys((type(error).__name__, first_line(error)))  # one if it has no message
+        return _failed(name, ": ".join(said))
 
 
 def _failed(name: str, reason: str, parity: Parity | None = None) -> BuiltEngine:
@@ -144,7 +149,7 @@ def _built(
         }
         content = {**files, "signature.json": built.signature.to_json()}
         publish(folder, content, kind="bundle")
-        bundle = BundlePredictor(folder, threads=1)  # opened from its files, as a server does
+        bundle = _Observed(folder)  # opened from its files, as a server does
         parity = _checked(request, predictor, traced, bundle, config)
         if parity.failures:
             return _failed(name, "; ".join(parity.failures), parity)
@@ -157,6 +162,20 @@ def _built(
             build_s=build_s,
             about=dict(bundle.session.about),
         )
+
+
+class _Observed(BundlePredictor):
+    """A bundle that notes the sizes of the batches that it ran."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, threads=1)
+        self.batches: set[int] = set()
+
+    def run(self, arrays: InputArrays) -> HeadArrays:
+        """See ``BundlePredictor``."""
+        found = super().run(arrays)
+        self.batches.add(len(next(iter(arrays.values()))))
+        return found
 
 
 def _further(built: Built) -> FurtherEngine:
@@ -174,7 +193,7 @@ def _checked(
     request: EngineRequest,
     predictor: TorchPredictor,
     traced: TracedGraph,
-    bundle: BundlePredictor,
+    bundle: _Observed,
     config: ExportConfig,
 ) -> Parity:
     """The parity of an engine, by its precision."""
@@ -182,7 +201,10 @@ def _checked(
         samples, _ = check_samples(request.data, predictor.vocabulary, config.samples)
         return verify(predictor, traced.graph, bundle, samples, config)
     samples, _ = check_samples(request.data, predictor.vocabulary, config.metric_samples)
-    return compare_loss(predictor, bundle, samples, config)
+    parity = compare_loss(predictor, bundle, samples, config)
+    parity.canvases.append(bundle.canvas)
+    parity.batches = tuple(sorted(bundle.batches))
+    return parity
 
 
 def compare_loss(
@@ -241,7 +263,8 @@ def requests_of(
     plugins: tuple[str, ...],
     slide: SlideConfig | Literal["stored"] | None = "stored",
 ) -> list[EngineRequest]:
-    """A request for each further engine of a config."""
+    """A request for each further engine of a config; one that is there twice is built once."""
+    engines = (config.engine, *config.engines)
     return [
         EngineRequest(
             checkpoint=checkpoint,
@@ -251,5 +274,6 @@ def requests_of(
             plugins=plugins,
             slide=slide,
         )
-        for engine in config.engines
+        for i, engine in enumerate(config.engines, 1)
+        if engine not in engines[:i]
     ]

@@ -6,11 +6,13 @@ It is for machines on which this project is not installed. ``predict.py`` is
 
 import json
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mtl_ray.artifact import open_artifact
+from mtl_ray.backends.config import short_name
 from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
 from mtl_ray.export import standalone_predict
 from mtl_ray.inference.signature import Signature, read_signature
@@ -20,7 +22,9 @@ from mtl_ray.tasks.detection.mask_decode import mask_frame_of
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 PREDICT_FILE, ABOUT_FILE = "predict.py", "model.json"
-PACKAGES = ("numpy", "onnxruntime", "pillow")
+ENGINE = "onnxruntime"
+"""The type of the engine that ``predict.py`` runs."""
+PACKAGES = ("numpy", ENGINE, "pillow")
 _KNOWN = frozenset({"boxes", "scores", "classes", "masks"})
 _README = """# {name}
 
@@ -37,22 +41,32 @@ the classes are called. Made by mtl_ray from {source}.
 """
 
 
-def write_standalone(bundle: str, folder: str) -> tuple[str, ...]:
+def standalone_engine(names: Sequence[str]) -> str | None:
+    """The engine of the folder, of the engines that a command line names for a bundle: ONNX
+    Runtime's only one. None, for the first of the bundle, if there is no such one or several.
+    """
+    found = {short_name(name) for name in names if name.partition(":")[0] == ENGINE}
+    return found.pop() if len(found) == 1 else None
+
+
+def write_standalone(bundle: str, folder: str, engine: str | None = None) -> tuple[str, ...]:
     """Writes the folder of a bundle.
 
     Args:
         bundle: its URI.
         folder: a local path, which must not exist or be empty.
+        engine: one of ONNX Runtime's in the bundle; None for the first of them.
 
     Returns:
         The names of the files.
 
     Raises:
-        ValueError: if the folder is not empty, or ``predict.py`` cannot run this model.
+        ValueError: if the folder is not empty, the bundle does not have the engine, or
+            ``predict.py`` cannot run this model.
     """
     target = check_folder(folder)
     opened = open_artifact(bundle, kind="bundle")
-    signature = _of_onnxruntime(read_signature(opened.read("signature.json")))
+    signature = _of_onnxruntime(read_signature(opened.read("signature.json")), engine)
     (model_file,) = signature.files
     about = _about(signature, model_file)
     packages = "".join(f"{name}=={version(name)}\n" for name in PACKAGES)
@@ -87,15 +101,16 @@ def check_folder(folder: str) -> Path:
     return target
 
 
-def _of_onnxruntime(signature: Signature) -> Signature:
+def _of_onnxruntime(signature: Signature, engine: str | None) -> Signature:
     """The signature of an engine that ``predict.py`` can run."""
-    for name in signature.engine_names:
+    names = signature.engine_names if engine is None else (short_name(engine),)
+    for name in names:
         found = signature.of_engine(name)
         if isinstance(found.engine, OnnxRuntimeEngine):
             return found
     raise ValueError(
-        f"predict.py runs ONNX Runtime, and the bundle has {', '.join(signature.engine_names)}. "
-        "Fix: export the run with --engine onnxruntime"
+        f"predict.py runs ONNX Runtime alone, and this is {', '.join(names)}. Fix: export the run "
+        f"with --engine {ENGINE}"
     )
 
 

@@ -15,11 +15,12 @@ from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.inference.bundle import read_range
 from mtl_ray.inference.signature import read_signature
 
 CONFIG_FILE = "config.pbtxt"
 MAX_BATCH = 16
-"""Most samples that Triton joins into one call; change it in the file."""
+"""Most samples that Triton joins into one call, if the bundle was checked with as many."""
 
 
 def check_repository(config: ExportConfig) -> None:
@@ -53,8 +54,10 @@ def write_config(version: str) -> str:
     model = version.rstrip("/").rpartition("/")[0]
     graph = onnx.load_model_from_string(bundle.read(file)).graph
     uri = storage.join(model, CONFIG_FILE)
+    most = read_range(bundle, signature.engine, signature.canvas).max_batch
     text = model_config(
         model.rpartition("/")[2],
+        min(MAX_BATCH, most or MAX_BATCH),
         file,
         graph,
         (each.name for each in signature.inputs),
@@ -65,12 +68,18 @@ def write_config(version: str) -> str:
 
 
 def model_config(
-    name: str, file: str, graph: Any, inputs: Iterable[str], outputs: Iterable[str]
+    name: str,
+    max_batch: int,
+    file: str,
+    graph: Any,
+    inputs: Iterable[str],
+    outputs: Iterable[str],
 ) -> str:
     """The content of ``config.pbtxt``: protobuf's text format of Triton's ``ModelConfig``.
 
     Args:
         name: of the model.
+        max_batch: most samples of one call.
         file: of the graph in the folder of a version.
         graph: ``onnx.GraphProto``; its first axes are the batch.
         inputs: names in the order of the signature.
@@ -82,7 +91,7 @@ def model_config(
             f"name: {json.dumps(name)}",
             'backend: "onnxruntime"',
             f"default_model_filename: {json.dumps(file)}",
-            f"max_batch_size: {MAX_BATCH}",
+            f"max_batch_size: {max_batch}",
             *(_tensor("input", each, values[each]) for each in inputs),
             *(_tensor("output", each, values[each]) for each in outputs),
             "# requests that wait are joined into one batch",

@@ -33,7 +33,7 @@ from mtl_ray.inputs.input import AnyCanvas, Input, placed
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.shards.split import open_split
+from mtl_ray.shards.split import Split, open_split
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
@@ -65,14 +65,21 @@ def check_samples(
         return generate_samples(
             kind, count
         ), f"{generated} the validation split cannot be read ({error})"
-    convert, _ = class_converter(split, vocabulary)
-    samples = map(convert, split.read(0, split.num_samples))
-    readable = list(islice(_readable(samples, kind, data.max_pixels), count))
+    readable = list(islice(read_samples(split, data, vocabulary), count))
     return (
         (readable, uri)
         if readable
         else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
     )
+
+
+def read_samples(split: Split, data: DataConfig, vocabulary: Vocabulary) -> Iterator[DecodedSample]:
+    """The readable samples of a split, each decoded when it is asked for. Annotations get the class
+    indices of the model.
+    """
+    convert, _ = class_converter(split, vocabulary)
+    samples = map(convert, split.read(0, split.num_samples))
+    return _readable(samples, data.canvas.input, data.max_pixels)
 
 
 def _readable(

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import PositiveInt, TypeAdapter
 
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.backends.backend import EngineError, first_line
+from mtl_ray.backends.backend import AnyEngine, EngineError, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
@@ -21,7 +22,22 @@ from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
 
 RANGE_FILE = "range.json"
-"""The sizes and batches at which each engine was checked. Older bundles have none."""
+"""The sizes and batches at which each engine was checked. Older bundles have no such file, and
+take any.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedRange:
+    """Where an engine of a bundle may run.
+
+    Attributes:
+        canvases: at which it was checked; empty if any will do.
+        max_batch: most samples of one call that was checked; None if any number will do.
+    """
+
+    canvases: tuple[AnyCanvas, ...] = ()
+    max_batch: int | None = None
 
 
 class BundlePredictor:
@@ -30,7 +46,8 @@ class BundlePredictor:
     Args:
         uri: of the bundle.
         threads: of the engine within one call; 0 takes all cores.
-        batch: most samples of one call of the network.
+        batch: most samples of one call of the network; fewer if the engine takes fewer, or was
+            checked with fewer.
         engine: the name of one of its engines; None for the default.
 
     Raises:
@@ -63,12 +80,11 @@ class BundlePredictor:
         if self.slide is not None:
             self.canvas = window_canvas(self.slide, self.canvas, self.heads)
         self.plugins = self.signature.plugins
-        self.batch = min(batch, engine.limits().max_batch or batch)
-        self.checked = (
-            _checked(bundle.read(RANGE_FILE), engine_name(engine), type(self.canvas))
-            if RANGE_FILE in bundle.names
-            else ()
-        )
+        range_ = read_range(bundle, engine, self.canvas)
+        self.checked = range_.canvases
+        limits = (engine.limits().max_batch, range_.max_batch)
+        self.max_batch = min((most for most in limits if most is not None), default=None)
+        self.batch = min(batch, self.max_batch or batch)
         self.baseline: Statistics | None = (
             read_statistics(bundle.read(STATISTICS_FILE))
             if STATISTICS_FILE in bundle.names
@@ -120,17 +136,23 @@ class BundlePredictor:
         return outputs
 
 
-def _checked(data: bytes, engine: str, kind: type[AnyCanvas]) -> tuple[AnyCanvas, ...]:
-    """The canvases at which an engine was checked.
+def read_range(bundle: Artifact, engine: AnyEngine, own: AnyCanvas) -> CheckedRange:
+    """The range at which an engine was checked; its only canvas is ``own``, of the bundle, if the
+    file names none.
 
     Raises:
         ValueError: if the file has another form.
     """
+    if RANGE_FILE not in bundle.names:
+        return CheckedRange()
     try:
-        canvases = json.loads(data)["engines"].get(engine, {}).get("canvases", [])
-        return tuple(TypeAdapter(kind).validate_python(each) for each in canvases)
+        found = json.loads(bundle.read(RANGE_FILE))["engines"].get(engine_name(engine), {})
+        kind = TypeAdapter(type(own))
+        canvases = tuple(kind.validate_python(each) for each in found.get("canvases", ()))
+        batches = TypeAdapter(tuple[PositiveInt, ...]).validate_python(found.get("batches", ()))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{RANGE_FILE} of the bundle is damaged: {error}") from error
+    return CheckedRange(canvases=canvases or (own,), max_batch=max(batches, default=None))
 
 
 def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:

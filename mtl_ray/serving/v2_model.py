@@ -65,7 +65,7 @@ class TensorModel:
         self.key = version_key(name, version) if version else name
         self.name, self.version = name, version or VERSION
         self.predictor = predictor
-        self.max_batch = min(max_batch, predictor.signature.engine.limits().max_batch or max_batch)
+        self.max_batch = min(max_batch, predictor.max_batch or max_batch)
         self.inputs = {each.name: each for each in predictor.signature.inputs}
         self.outputs = tuple(each.name for each in predictor.signature.outputs)
         self.sizes = InputSizes(name, predictor, self.max_batch)

@@ -57,7 +57,8 @@ def split(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Written by the job, checked on a real split."""
     to = str(tmp_path_factory.mktemp("export") / "bundle")
-    assert main([checkpoint, "--to", to, f"data.val.uri={split}"]) == 0
+    few = ["export.samples=4", "export.metric_samples=10"]
+    assert main([checkpoint, "--to", to, f"data.val.uri={split}", *few]) == 0
     return to
 
 
@@ -99,7 +100,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
         "statistics.json",
     }
     counted = read_statistics(bundle.read("statistics.json"))
-    assert counted.samples == counted.data["brightness"].total > 0
+    assert counted.samples == counted.data["brightness"].total == 10  # export.metric_samples
     assert set(counted.scores) == {"boxes", "labels"}
     assert json.loads(bundle.read("metrics.json"))["checkpoint"] == checkpoint
     graph = onnx.load_from_string(bundle.read("model.onnx")).graph
@@ -127,6 +128,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     )
     parity = json.loads(bundle.read("parity.json"))
     assert parity["passed"]
+    assert parity["samples"] == 4
     assert parity["source"] == split
     assert {check["canvas"] for check in parity["checks"]} == {"96x64", "32x32", "160x96", "103x75"}
     assert {check["batch"] for check in parity["checks"]} == {1, 3, 8}
@@ -134,6 +136,24 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     measured = {f"{pair['head']}/{pair['metric']}": pair["torch"] for pair in parity["metrics"]}
     assert 0 < measured["boxes/mAP50"] < 1
     assert 0 < measured["semantic/mIoU"] < 1
+
+
+def test_statistics_are_those_of_the_baseline_in_batches(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, given = BundlePredictor.predict, []
+
+    def noted(bundle: BundlePredictor, raws: Any) -> Any:
+        given.append(len(raws))
+        return predict(bundle, raws)
+
+    monkeypatch.setattr(BundlePredictor, "predict", noted)
+    config, samples = ExportConfig(size="fixed", metric_samples=18), generate_samples(IMAGE, 20)
+    rest = (samples[:3], "a split", str(tmp_path / "bundle"), config, {})
+    write_bundle(predictor("linear"), *rest, baseline=iter(samples))
+    bundle = open_artifact(str(tmp_path / "bundle"), kind="bundle")
+    assert read_statistics(bundle.read("statistics.json")).samples == 18
+    assert given[-3:] == [8, 8, 2]
 
 
 def test_nothing_is_written_over_a_bundle(

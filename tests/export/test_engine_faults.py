@@ -260,6 +260,38 @@ def test_a_stale_file_is_refused_when_it_is_built(
     assert not found.files
 
 
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (MemoryError(), "MemoryError"),
+        (TypeError("no such layer\nin the graph"), "TypeError: no such layer"),
+        (RuntimeError("it broke"), "RuntimeError: it broke"),
+    ],
+    ids=["memory", "type", "runtime"],
+)
+def test_any_error_of_a_converter_is_a_row_and_the_bundle_is_there(
+    error: Exception,
+    failure: str,
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> Mapping[str, bytes]:
+        raise error
+
+    monkeypatch.setattr(OpenVinoEngine, "unavailable", lambda self: None)
+    monkeypatch.setattr(OpenVinoEngine, "build", broken)
+    to = str(tmp_path / "bundle")
+    config = replace(FEW, engines=(engine("openvino"), engine("torchscript")))
+    rows = write_bundle(checkpoint, to, config).engines
+    assert [(row.name, row.failure) for row in rows] == [
+        ("onnxruntime", None),
+        ("openvino", failure),
+        ("torchscript", None),
+    ]
+    assert BundlePredictor(to).signature.engine_names == ("onnxruntime", "torchscript")
+
+
 def request_of(checkpoint: str, split: str, kind: str, **options: str) -> EngineRequest:
     data = tiny_config(LABELS).data
     data = replace(data, train=replace(data.train, uri=split), val=replace(data.val, uri=split))

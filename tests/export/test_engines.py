@@ -26,7 +26,7 @@ from mtl_ray.backends.onnx_int8 import activation_type
 from mtl_ray.backends.openvino import OpenVinoEngine
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine
+from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine, requests_of
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import open_predictor
@@ -298,10 +298,25 @@ def test_names_on_the_command_line() -> None:
         'export.engine={"type": "onnxruntime"}',
         'export.engines=[{"type": "ncnn", "precision": "fp16"}]',
     ]
+    assert engine_overrides(["openvino", "openvino:fp32", "ncnn", "openvino"]) == [
+        'export.engine={"type": "openvino"}',
+        'export.engines=[{"type": "ncnn"}]',
+    ]
+    assert engine_overrides(["onnxruntime:int8", "onnxruntime:fp32"]) == [
+        'export.engine={"type": "onnxruntime"}',
+        'export.engines=[{"type": "onnxruntime", "precision": "int8"}]',
+    ]
     with pytest.raises(ValueError, match="no package of PPLNN"):
         engine_overrides(["pplnn"])
     with pytest.raises(ValidationError):
         engine("ncnn", precision="int8")
+
+
+def test_an_engine_that_a_config_names_twice_is_built_once() -> None:
+    names = ("openvino", "onnxruntime", "openvino", "ncnn")
+    config = ExportConfig(engines=tuple(engine(name) for name in names))
+    requests = requests_of("checkpoint", config, tiny_config(LABELS).data, ())
+    assert [engine_name(each.engine) for each in requests] == ["openvino", "ncnn"]
 
 
 def test_mistakes_of_the_command_line(

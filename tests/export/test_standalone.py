@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,19 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.export import main
 from mtl_ray.export import standalone_predict
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.standalone import PACKAGES, write_standalone
+from mtl_ray.export.standalone import PACKAGES, standalone_engine, write_standalone
 from mtl_ray.export.verify import generate_samples
 from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import frame_of, map_to_image, place
 from mtl_ray.inputs.image import IMAGE, Canvas
 from mtl_ray.tasks.detection.mask_decode import paste_box_mask, paste_canvas_masks
 from tests.environments import environment, outside
+from tests.evaluation.conftest import make_samples, write_split
+from tests.inference.tiny import HEADS, images, write_checkpoint
 
 SIZES = [(96, 128), (480, 640), (640, 427), (50, 60), (97, 33), (1, 1), (192, 128), (289, 385)]
 CANVASES = [
@@ -133,3 +138,94 @@ def test_what_it_cannot_run_is_refused(
     assert not (tmp_path / "alone").exists()
     with pytest.raises(ValueError, match="is not empty"):
         write_standalone(uri, uri)
+
+
+INT8 = "onnxruntime:int8"
+
+
+@pytest.fixture(scope="module")
+def of_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """The arguments of an export, and the folder of a bundle with int8 and its standalone one."""
+    folder = tmp_path_factory.mktemp("int8")
+    heads = {"labels": HEADS["labels"]}
+    checkpoint = str(write_checkpoint(folder / "checkpoint", heads))
+    split = write_split(folder / "split", make_samples(open_checkpoint(checkpoint)))
+    options = ["max_metric_drop=0.9", "samples=2", "metric_samples=5", "size=fixed"]
+    data = [f"data.val.uri={split}", f"data.train.uri={split}"]
+    arguments = [checkpoint, *data, *(f"export.{each}" for each in options), "--engine", INT8]
+    places = ["--to", str(folder / "bundle"), "--standalone", str(folder / "alone")]
+    assert main([*arguments, *places]) == 0
+    return arguments, folder
+
+
+def test_the_folder_has_the_engine_that_was_asked_for(of_run: tuple[list[str], Path]) -> None:
+    _, folder = of_run
+    assert (folder / "alone" / "model.int8.onnx").exists()
+    assert not (folder / "alone" / "model.onnx").exists()
+    image = images(3)[2]
+    Image.fromarray(image).save(folder / "image.png")
+    command = [sys.executable, folder / "alone" / "predict.py", folder / "image.png"]
+    subprocess.run([*command, "--out", folder / "out.json"], check=True, timeout=120)
+    (answer,) = json.loads((folder / "out.json").read_text())
+    exact, int8 = (
+        BundlePredictor(str(folder / "bundle"), engine=engine).predict([image])[0]["labels"].scores
+        for engine in (None, INT8)
+    )
+    scores = np.array(list(answer["heads"]["labels"].values()))
+    np.testing.assert_allclose(scores, int8, atol=1e-5)
+    assert np.abs(scores - exact).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("engine", "file"),
+    [([], "model.onnx"), (["onnxruntime:fp32"], "model.onnx"), ([INT8], "model.int8.onnx")],
+)
+def test_an_engine_of_a_bundle_is_chosen(
+    engine: list[str], file: str, of_run: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    bundle = str(of_run[1] / "bundle")
+    alone = ["--standalone", str(tmp_path / "alone")]
+    assert main([bundle, *alone, *(["--engine", *engine] if engine else [])]) == 0
+    found = {each.name for each in (tmp_path / "alone").glob("*.onnx")}
+    assert found == {file}
+
+
+@pytest.mark.parametrize(
+    ("engines", "reason"),
+    [
+        (["openvino"], "has no engine 'openvino'"),
+        (["onnxruntime", INT8], "takes one engine of a bundle"),
+    ],
+)
+def test_an_engine_that_a_bundle_cannot_give_is_refused(
+    engines: list[str], reason: str, of_run: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    bundle = str(of_run[1] / "bundle")
+    with pytest.raises(ValueError, match=reason):
+        main([bundle, "--standalone", str(tmp_path / "alone"), "--engine", *engines])
+    assert not (tmp_path / "alone").exists()
+
+
+def test_an_engine_that_failed_leaves_no_folder(
+    of_run: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*of_run[0], "data.train.uri=nowhere"]
+    assert main([*arguments, "--standalone", str(tmp_path / "alone")]) == 1
+    said = capsys.readouterr()
+    assert f"{INT8} is not in the bundle: int8 is calibrated" in said.out
+    assert f"{INT8} failed; {tmp_path / 'alone'} was not written" in said.err
+    assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "engine"),
+    [
+        ([], None),
+        (["openvino", "ncnn"], None),
+        (["onnxruntime", INT8], None),
+        ([INT8, "openvino:int8"], INT8),
+        (["onnxruntime:fp32", "openvino:int8"], "onnxruntime"),
+    ],
+)
+def test_the_only_precision_of_onnx_runtime_is_taken(names: list[str], engine: str | None) -> None:
+    assert standalone_engine(names) == engine

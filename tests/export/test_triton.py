@@ -50,6 +50,7 @@ def test_versions_are_bundles(repository: Path) -> None:
     outputs = BundlePredictor(str(model / "2")).signature.outputs
     values = session.run([each.name for each in outputs], {"image": images, **sizes(session)})
     text = (model / "config.pbtxt").read_text()
+    assert "max_batch_size: 8\n" in text  # as the bundle was checked
     for each, array in zip(outputs, values, strict=True):
         assert f'name: "{each.name}"' in text
         assert len(array) == 2
@@ -71,7 +72,7 @@ def test_tritons_own_messages_read_the_config(repository: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "tiny onnxruntime model.onnx 16"
+    assert lines[0] == "tiny onnxruntime model.onnx 8"
     assert lines[1] == "True"
     assert "image TYPE_UINT8 3 -1 -1" in lines
     assert "boxes.boxes TYPE_FP32 20 4" in lines
