@@ -4,7 +4,7 @@ every tensor of them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from mtl_ray.models.imports import Imported, Program
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
-from mtl_ray.weights.class_rows import count_classes, find_class_rows, move_rows
+from mtl_ray.training.class_rows import (
+    count_classes,
+    find_class_rows,
+    find_places,
+    move_rows,
+    without_own_classes,
+)
 from mtl_ray.weights.colours import with_colours
 from mtl_ray.weights.original import Original
 from mtl_ray.weights.parts import imported_part, parts_of
@@ -71,7 +77,7 @@ def import_network(
     if original.program == "torchvision" and names is not None and names[0] == BACKGROUND:
         names = names[1:]
     count = classes if isinstance(classes, int) else None if names is None else len(names)
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     if count is None:
         count = _count(network, original)
     theirs = _vocabulary(network, names, count)
@@ -101,7 +107,7 @@ def import_network(
 
 def finds_heads(original: Original, config: ExperimentConfig) -> bool:
     """Whether a file has something of a head of a config."""
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     if not network.heads:
         return False
     model = build_model(network, numbered_vocabulary(network.heads.values(), 2))
@@ -114,12 +120,6 @@ def finds_heads(original: Original, config: ExperimentConfig) -> bool:
 class _Filled(NamedTuple):
     tensors: dict[str, Tensor]
     sources: frozenset[str]
-
-
-def _without_own_classes(network: ModelConfig) -> ModelConfig:
-    """All heads learn all classes, as in the file."""
-    heads = {name: replace(cast(Any, head), classes=None) for name, head in network.heads.items()}
-    return replace(network, heads=heads)
 
 
 def _vocabulary(network: ModelConfig, names: tuple[str, ...] | None, count: int) -> Vocabulary:
@@ -221,7 +221,7 @@ def _to_classes(
     """The tensors for the classes of the data, and of each head the classes without a partner."""
     torch.manual_seed(config.runtime.seed)
     new = build_model(config.model.without_pretrained(), wanted).state_dict()
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     more = _vocabulary(network, None if names is None else (*names, "\0"), count + 1)
     rows = find_class_rows(model, build_model(network, more), count)
     random: dict[str, tuple[str, ...]] = {}
@@ -250,14 +250,9 @@ def _places(
                 f"{len(own)}. Fix: --classes FILE with their names"
             )
         return list(range(count))
-    plain = {_plain(name): place for place, name in enumerate(names)}
-    places = [plain.get(_plain(name)) for name in own]
+    places = find_places(own, names)
     if all(place is None for place in places):
         raise ValueError(
             f"no class of head {head!r} ({_list(own)}) is among those of the file ({_list(names)})"
         )
     return places
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

@@ -20,8 +20,8 @@ from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.model import Model
 from mtl_ray.tasks.detection.dense.retinanet import RetinaNet
 from mtl_ray.tasks.head_classes import numbered_vocabulary
+from mtl_ray.training.class_rows import ClassRows, move_rows
 from mtl_ray.training.learner import load_from
-from mtl_ray.weights.class_rows import ClassRows, move_rows
 from mtl_ray.weights.network import ImportedNetwork, import_network
 from mtl_ray.weights.original import find_program, read_class_names, read_original
 from mtl_ray.weights.weights import Weights
