@@ -21,7 +21,7 @@ from mtl_ray.training.class_rows import (
     move_rows,
     without_own_classes,
 )
-from mtl_ray.weights.colours import with_colours
+from mtl_ray.weights.colours import with_colours, with_style
 from mtl_ray.weights.original import Original
 from mtl_ray.weights.parts import imported_part, parts_of
 from mtl_ray.weights.targets import data_vocabulary
@@ -38,7 +38,8 @@ class ImportedNetwork:
 
     Attributes:
         program: that wrote the file.
-        config: with the mean and standard deviation of the original, where the file says them.
+        config: with the mean, standard deviation and strides of a ResNet of the original, where the
+            file says them.
         vocabulary: the classes of the network.
         tensors: all of the network, under its names.
         unused: names of the file that nothing was made of.
@@ -61,18 +62,25 @@ def import_network(
     *,
     classes: int | tuple[str, ...] | None = None,
     compat: bool = False,
+    partial: bool = False,
 ) -> ImportedNetwork:
     """Fills the network of a config.
 
     Args:
         original: the file.
         config: of the network. Its classes are those of its data; without data those of the file.
+            Its mean, standard deviation and strides of a ResNet are those of the file, where the
+            file says them.
         classes: of the file: their names, or only their number; by default as the file says.
         compat: keep the order of the colour channels.
+        partial: take layers that the network has only in part, with a note.
 
     Raises:
-        ValueError: if nothing fits, or the network is not filled whole.
+        ValueError: if nothing fits, the network is not filled whole, or it has a layer of the file
+            only in part and would not equal the original.
     """
+    notes = list(original.notes)
+    config = replace(config, model=with_style(config.model, original, notes))
     names = classes if isinstance(classes, tuple) else original.classes
     if original.program == "torchvision" and names is not None and names[0] == BACKGROUND:
         names = names[1:]
@@ -85,7 +93,13 @@ def import_network(
     filled = _fill(model, original, config)
     wanted = data_vocabulary(config)
     random: dict[str, tuple[str, ...]] = {}
-    notes = [*original.notes, *_halved(original, filled)]
+    if halved := _halved(original, filled):
+        if not partial:
+            raise ValueError(
+                f"{halved}, so the network would not equal the original. Fix: set that option, or "
+                "--partial of jobs.weights import takes it all the same"
+            )
+        notes.append(halved)
     if wanted is not None:
         filled_tensors, random = _to_classes(filled.tensors, model, config, wanted, names, count)
         filled = filled._replace(tensors=filled_tensors)
@@ -187,8 +201,8 @@ def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled
     return _Filled(tensors, frozenset(name for each in found.values() for name in each.sources))
 
 
-def _halved(original: Original, filled: _Filled) -> list[str]:
-    """A note on layers of the file that are used in part: the network would not be the same."""
+def _halved(original: Original, filled: _Filled) -> str | None:
+    """What to say of layers of the file that the network has only in part, if there are any."""
     layers = {name.rpartition(".")[0] for name in filled.sources}
     beside = [
         name
@@ -198,11 +212,11 @@ def _halved(original: Original, filled: _Filled) -> list[str]:
         and not name.endswith("num_batches_tracked")
     ]
     if not beside:
-        return []
-    return [
+        return None
+    return (
         f"{len(beside)} tensors without a place belong to layers that are used ({_list(beside)}): "
         "an option of the config, such as a bias, differs"
-    ]
+    )
 
 
 def _list(names: Sequence[str]) -> str:

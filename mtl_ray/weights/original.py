@@ -110,7 +110,7 @@ def read_original(
         bgr,
         mean[::-1] if mean is not None and bgr else mean,
         std[::-1] if std is not None and bgr else std,
-        re.search(r"style\s*=\s*['\"]caffe['\"]", text) is not None if text.strip() else None,
+        _caffe(text),
         (*notes, *boxes),
     )
 
@@ -124,6 +124,14 @@ def _bgr(text: str) -> bool | None:
     if said is not None:
         return said[1] == "False"
     return True if re.search(r"data_preprocessor\s*=", text) else None
+
+
+def _caffe(text: str) -> bool | None:
+    """Whether a config of OpenMMLab has a ResNet of Caffe's style; None if it has no ResNet."""
+    said = re.search(r"style['\"]?\s*[=:]\s*['\"](caffe|pytorch)['\"]", text)
+    if said is not None:
+        return said[1] == "caffe"
+    return False if "ResNet" in text else None  # the default of OpenMMLab
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...] | None:
