@@ -100,6 +100,7 @@ def _import_whole(
         old_classes=args.num_classes,
         old_version=args.old_version,
         generation=args.generation,
+        uri=args.source,
     )
     if not folder and not finds_heads(original, config):
         return False
@@ -138,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         "configs/detection/fcos_r50_coco.yaml --classes coco.txt",
     )
     parser.add_argument(
-        "source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)"
+        "source",
+        metavar="IN",
+        help="the foreign file (.pth .pyth .pkl .safetensors .npz), or the folder of a model of "
+        "Hugging Face",
     )
     parser.add_argument(
         "to",
