@@ -76,7 +76,7 @@ def _import_whole(
     folder: bool,
 ) -> bool:
     """Imports a whole detector; False if the file is of a backbone, or of an unknown program."""
-    from mtl_ray.weights.imported import to_text, write_checkpoint, write_report
+    from mtl_ray.weights.imported import check_alone, to_text, write_checkpoint, write_report
     from mtl_ray.weights.network import finds_heads, import_network
     from mtl_ray.weights.original import (
         PROGRAMS,
@@ -100,15 +100,20 @@ def _import_whole(
         old_classes=args.num_classes,
         old_version=args.old_version,
         generation=args.generation,
+        uri=args.source,
     )
     if not folder and not finds_heads(original, config):
         return False
     count = _count(args.classes)
     names = read_class_names(args.classes) if args.classes and count is None else None
-    network = import_network(original, config, classes=names or count, compat=args.compat)
+    network = import_network(
+        original, config, classes=names or count, compat=args.compat, partial=args.partial
+    )
     if folder:
         write_checkpoint(out, network)
     else:
+        if not args.partial:
+            check_alone(network, config)
         write_weights(out, network.tensors)
     if report is not None:
         write_report(report, network)
@@ -134,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         "configs/detection/fcos_r50_coco.yaml --classes coco.txt",
     )
     parser.add_argument(
-        "source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)"
+        "source",
+        metavar="IN",
+        help="the foreign file (.pth .pyth .pkl .safetensors .npz), or the folder of a model of "
+        "Hugging Face",
     )
     parser.add_argument(
         "to",
@@ -202,6 +210,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compat", action="store_true", help="values exactly as the original converters leave them"
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="import a whole detector even if the network has only a part of some layers, such as "
+        "no bias; it is then not equal to the original",
     )
     parser.add_argument(
         "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"

@@ -104,7 +104,9 @@ def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) ->
     program = find_program(read.tensors)
     own = any(name.startswith("trunk.") for name in read.tensors)
     if program is not None and not own:
-        taken = import_network(read_original(read, program), config_at(target), classes=classes)
+        taken = import_network(
+            read_original(read, program, uri=weights), config_at(target), classes=classes
+        )
         tensors, network, vocabulary = taken.tensors, taken.config.model, taken.vocabulary
     else:
         config, vocabulary = open_config(target, _count(classes))

@@ -3,7 +3,6 @@ step.
 """
 
 import logging
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import safetensors.torch
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ray import storage
-from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.artifact import Artifact, open_artifact
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.loading.batch import Batch
 from mtl_ray.methods.method import Method, MethodSetup
@@ -21,6 +20,7 @@ from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training import checkpoint
 from mtl_ray.training.batch_norm import use_sync_batch_norm
+from mtl_ray.training.class_rows import find_other_classes, move_classes
 from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.ema import EmaModel
 from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer
@@ -154,7 +154,7 @@ def build_method(
     torch.manual_seed(config.runtime.seed)
     model = build_model(network, vocabulary, config.data.canvas)
     if restored_from is None and config.runtime.load_from is not None:
-        load_from(model, config.runtime.load_from)
+        load_from(model, config.runtime.load_from, network, vocabulary)
     setup = MethodSetup(model=model, vocabulary=vocabulary, steps=steps, batch=config.data.batch)
     method: Method = config.method.build(setup)
     if isinstance(method, nn.Module):
@@ -241,15 +241,31 @@ class MethodWeights:
             ) from error
 
 
-def load_from(model: nn.Module, uri: str) -> None:
+def load_from(
+    model: nn.Module,
+    uri: str,
+    network: ModelConfig | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> None:
     """Fills a model from a checkpoint, a run (its best checkpoint) or a weight file; the log names
     what does not fit.
+
+    Args:
+        model: to be filled.
+        uri: of the weights.
+        network: the config of the model. With it and the vocabulary the rows of the classes of a
+            checkpoint move to the classes of the same names; a weight file does not name its own.
+        vocabulary: of the model.
 
     Raises:
         ValueError: if nothing fits, or there is no whole checkpoint.
         FileNotFoundError: if there is nothing at the URI.
     """
-    found, own = _weights(uri), model.state_dict()
+    opened = _open(uri)
+    stored, own = read_state_dict(uri) if opened is None else _weights(opened), model.state_dict()
+    found = dict(stored)
+    if opened is not None and network is not None and vocabulary is not None:
+        found = move_classes(found, model, network, find_other_classes(opened, network, vocabulary))
     fitting = {
         name: value
         for name, value in found.items()
@@ -257,33 +273,38 @@ def load_from(model: nn.Module, uri: str) -> None:
     }
     if not fitting:
         raise ValueError(
-            f"runtime.load_from={uri}: none of its {len(found)} entries fits this model (an entry: "
-            f"{next(iter(found), 'none')})"
+            f"runtime.load_from={uri}: none of its {len(stored)} entries fits this model (an "
+            f"entry: {next(iter(stored), 'none')})"
         )
     model.load_state_dict(fitting, strict=False)
     for name in own.keys() - fitting.keys():
-        shape = (
-            f"is {tuple(found[name].shape)} there and {tuple(own[name].shape)} here"
-            if name in found
-            else "is not there"
-        )
-        _log.warning("load_from: %s %s; it starts from random weights", name, shape)
-    if left := [name for name in found if name not in own]:
+        if name not in stored:
+            reason = "is not there"
+        elif name not in found:
+            reason = "has no rows there for these classes"
+        else:
+            reason = f"is {tuple(found[name].shape)} there and {tuple(own[name].shape)} here"
+        _log.warning("load_from: %s %s; it starts from random weights", name, reason)
+    if left := [name for name in stored if name not in own]:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         _log.warning("load_from: %d entries are not used: %s", len(left), shown)
 
 
-def _weights(uri: str) -> Mapping[str, Tensor]:
-    """The weights at a URI: of a checkpoint the averaged ones where it has some, else the model's,
-    else the method's.
-    """
+def _open(uri: str) -> Artifact | None:
+    """The checkpoint at a URI, or the best of the run there; None if it is a weight file."""
     if uri.endswith((".safetensors", ".pt", ".pth")):
-        return read_state_dict(uri)
+        return None
     if not storage.exists(uri):
         raise FileNotFoundError(f"runtime.load_from={uri}: there is nothing there")
     if storage.exists(storage.join(uri, "checkpoints")):
         uri = find_checkpoint(uri)
-    opened = open_artifact(uri, kind=checkpoint.KIND)
+    return open_artifact(uri, kind=checkpoint.KIND)
+
+
+def _weights(opened: Artifact) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint where it has some, else the model's, else the
+    method's.
+    """
     names = (checkpoint.EMA_FILE, checkpoint.MODEL_FILE, checkpoint.METHOD_FILE)
     name = next((name for name in names if name in opened.names), checkpoint.MODEL_FILE)
     return dict(safetensors.torch.load(opened.read(name)))

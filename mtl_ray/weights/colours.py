@@ -1,10 +1,13 @@
-"""The order and the scale of the colours that an imported network expects."""
+"""The colours and the kind of backbone that an imported network expects."""
 
+import re
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor, nn
 
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import ExperimentConfig, ModelConfig
+from mtl_ray.models.config import BackboneConfig, TimmBackbone
 from mtl_ray.models.model import Model
 from mtl_ray.models.resnet_config import ResNetBackbone
 from mtl_ray.weights.original import Original
@@ -47,11 +50,6 @@ def with_colours(
         notes.append("trained on blue, green, red; its first convolution was reversed for RGB")
     elif original.bgr is None:
         notes.append("the file does not say the order of its colours: taken for red, green, blue")
-    backbone = config.model.backbone
-    if isinstance(backbone, ResNetBackbone) and original.caffe is not None:
-        style = "caffe" if original.caffe else "pytorch"
-        if backbone.depth >= 50 and backbone.style != style:
-            notes.append(f"these weights need model.backbone.style={style}")
     mean, std = original.mean, original.std
     if mean is None or std is None or (original.bgr and compat):
         return config
@@ -63,3 +61,29 @@ def with_colours(
         "config; a checkpoint gets those of the file"
     )
     return replace(config, model=replace(config.model, mean=mean, std=std))
+
+
+def with_style(network: ModelConfig, original: Original, notes: list[str]) -> ModelConfig:
+    """The network with the strides of a ResNet where the file says that they were.
+
+    Args:
+        network: of the config.
+        original: the file.
+        notes: what was changed is added.
+    """
+    backbone = network.backbone
+    if original.caffe is None:
+        return network
+    if isinstance(backbone, ResNetBackbone) and backbone.depth >= 50:
+        style: Literal["pytorch", "caffe"] = "caffe" if original.caffe else "pytorch"
+        changed: BackboneConfig = replace(backbone, style=style)
+        said = f"style: {style}"
+    elif isinstance(backbone, TimmBackbone) and re.match(r"resnet(50|101|152)\b", backbone.name):
+        changed = replace(backbone, stride_in_1x1=original.caffe)
+        said = f"stride_in_1x1: {str(original.caffe).lower()}"
+    else:
+        return network
+    if changed == backbone:
+        return network
+    notes.append(f"trained with model.backbone.{said}, which is taken in place of the config's")
+    return replace(network, backbone=changed)

@@ -1,10 +1,12 @@
 """What an import writes: a checkpoint of this project or a file of weights, and a report."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.validate import to_yaml
+from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Content, TrainState
@@ -41,6 +43,25 @@ def write_checkpoint(uri: str, network: ImportedNetwork) -> None:
     files = checkpoint.pack(content, state, texts)
     if not artifact.publish(uri, files, kind=checkpoint.KIND):
         raise ValueError(f"there is a checkpoint at {uri} already. Fix: another OUT, or remove it")
+
+
+def check_alone(network: ImportedNetwork, config: ExperimentConfig) -> None:
+    """Checks that the weights of a network are right without its config.
+
+    Raises:
+        ValueError: if they need another backbone than that of ``config``.
+    """
+    needed, own = asdict(network.config.model.backbone), asdict(config.model.backbone)
+    differing = ", ".join(
+        f"model.backbone.{name}={str(value).lower()}"
+        for name, value in needed.items()
+        if value != own[name]
+    )
+    if differing:
+        raise ValueError(
+            f"these weights need {differing}, which a file of weights does not say. Fix: set it in "
+            "the config, or an OUT without an ending, which is a checkpoint"
+        )
 
 
 def report_of(network: ImportedNetwork) -> dict[str, Any]:

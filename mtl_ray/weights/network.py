@@ -4,7 +4,7 @@ every tensor of them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,14 @@ from mtl_ray.models.imports import Imported, Program
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
-from mtl_ray.weights.class_rows import count_classes, find_class_rows, move_rows
-from mtl_ray.weights.colours import with_colours
+from mtl_ray.training.class_rows import (
+    count_classes,
+    find_class_rows,
+    find_places,
+    move_rows,
+    without_own_classes,
+)
+from mtl_ray.weights.colours import with_colours, with_style
 from mtl_ray.weights.original import Original
 from mtl_ray.weights.parts import imported_part, parts_of
 from mtl_ray.weights.targets import data_vocabulary
@@ -32,7 +38,8 @@ class ImportedNetwork:
 
     Attributes:
         program: that wrote the file.
-        config: with the mean and standard deviation of the original, where the file says them.
+        config: with the mean, standard deviation and strides of a ResNet of the original, where the
+            file says them.
         vocabulary: the classes of the network.
         tensors: all of the network, under its names.
         unused: names of the file that nothing was made of.
@@ -55,23 +62,30 @@ def import_network(
     *,
     classes: int | tuple[str, ...] | None = None,
     compat: bool = False,
+    partial: bool = False,
 ) -> ImportedNetwork:
     """Fills the network of a config.
 
     Args:
         original: the file.
         config: of the network. Its classes are those of its data; without data those of the file.
+            Its mean, standard deviation and strides of a ResNet are those of the file, where the
+            file says them.
         classes: of the file: their names, or only their number; by default as the file says.
         compat: keep the order of the colour channels.
+        partial: take layers that the network has only in part, with a note.
 
     Raises:
-        ValueError: if nothing fits, or the network is not filled whole.
+        ValueError: if nothing fits, the network is not filled whole, or it has a layer of the file
+            only in part and would not equal the original.
     """
+    notes = list(original.notes)
+    config = replace(config, model=with_style(config.model, original, notes))
     names = classes if isinstance(classes, tuple) else original.classes
     if original.program == "torchvision" and names is not None and names[0] == BACKGROUND:
         names = names[1:]
     count = classes if isinstance(classes, int) else None if names is None else len(names)
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     if count is None:
         count = _count(network, original)
     theirs = _vocabulary(network, names, count)
@@ -79,7 +93,13 @@ def import_network(
     filled = _fill(model, original, config)
     wanted = data_vocabulary(config)
     random: dict[str, tuple[str, ...]] = {}
-    notes = [*original.notes, *_halved(original, filled)]
+    if halved := _halved(original, filled):
+        if not partial:
+            raise ValueError(
+                f"{halved}, so the network would not equal the original. Fix: set that option, or "
+                "--partial of jobs.weights import takes it all the same"
+            )
+        notes.append(halved)
     if wanted is not None:
         filled_tensors, random = _to_classes(filled.tensors, model, config, wanted, names, count)
         filled = filled._replace(tensors=filled_tensors)
@@ -101,7 +121,7 @@ def import_network(
 
 def finds_heads(original: Original, config: ExperimentConfig) -> bool:
     """Whether a file has something of a head of a config."""
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     if not network.heads:
         return False
     model = build_model(network, numbered_vocabulary(network.heads.values(), 2))
@@ -114,12 +134,6 @@ def finds_heads(original: Original, config: ExperimentConfig) -> bool:
 class _Filled(NamedTuple):
     tensors: dict[str, Tensor]
     sources: frozenset[str]
-
-
-def _without_own_classes(network: ModelConfig) -> ModelConfig:
-    """All heads learn all classes, as in the file."""
-    heads = {name: replace(cast(Any, head), classes=None) for name, head in network.heads.items()}
-    return replace(network, heads=heads)
 
 
 def _vocabulary(network: ModelConfig, names: tuple[str, ...] | None, count: int) -> Vocabulary:
@@ -187,8 +201,8 @@ def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled
     return _Filled(tensors, frozenset(name for each in found.values() for name in each.sources))
 
 
-def _halved(original: Original, filled: _Filled) -> list[str]:
-    """A note on layers of the file that are used in part: the network would not be the same."""
+def _halved(original: Original, filled: _Filled) -> str | None:
+    """What to say of layers of the file that the network has only in part, if there are any."""
     layers = {name.rpartition(".")[0] for name in filled.sources}
     beside = [
         name
@@ -198,11 +212,11 @@ def _halved(original: Original, filled: _Filled) -> list[str]:
         and not name.endswith("num_batches_tracked")
     ]
     if not beside:
-        return []
-    return [
+        return None
+    return (
         f"{len(beside)} tensors without a place belong to layers that are used ({_list(beside)}): "
         "an option of the config, such as a bias, differs"
-    ]
+    )
 
 
 def _list(names: Sequence[str]) -> str:
@@ -221,7 +235,7 @@ def _to_classes(
     """The tensors for the classes of the data, and of each head the classes without a partner."""
     torch.manual_seed(config.runtime.seed)
     new = build_model(config.model.without_pretrained(), wanted).state_dict()
-    network = _without_own_classes(config.model.without_pretrained())
+    network = without_own_classes(config.model.without_pretrained())
     more = _vocabulary(network, None if names is None else (*names, "\0"), count + 1)
     rows = find_class_rows(model, build_model(network, more), count)
     random: dict[str, tuple[str, ...]] = {}
@@ -250,14 +264,9 @@ def _places(
                 f"{len(own)}. Fix: --classes FILE with their names"
             )
         return list(range(count))
-    plain = {_plain(name): place for place, name in enumerate(names)}
-    places = [plain.get(_plain(name)) for name in own]
+    places = find_places(own, names)
     if all(place is None for place in places):
         raise ValueError(
             f"no class of head {head!r} ({_list(own)}) is among those of the file ({_list(names)})"
         )
     return places
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())

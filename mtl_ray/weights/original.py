@@ -4,7 +4,8 @@ how its images were normalised.
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from mtl_ray import storage
 from mtl_ray.models.imports import Program
 from mtl_ray.weights.box_generation import upgraded_boxes
 from mtl_ray.weights.foreign import upgraded_tensors
+from mtl_ray.weights.hugging_face import Description, read_description, with_shared
 from mtl_ray.weights.weights import Weights
 
 PROGRAMS: tuple[Program, ...] = get_args(Program)
@@ -73,6 +75,7 @@ def read_original(
     old_classes: int = 81,
     old_version: str | None = None,
     generation: int | None = None,
+    uri: str | None = None,
 ) -> Original:
     """What is known of a file; its parameters may be anything.
 
@@ -82,9 +85,11 @@ def read_original(
         old_classes: of a detector of MMDetection 1.x, with the background.
         old_version: of MMDetection that wrote the file, if the file does not contain it.
         generation: of MMDetection3D that wrote it; see ``upgraded_boxes``.
+        uri: of the file or folder. What lies beside the weights of Hugging Face is read, too.
 
     Raises:
-        ValueError: if the generation of a detector of point clouds must be known, and is not.
+        ValueError: if the generation of a detector of point clouds must be known, and is not; or if
+            what lies beside the weights is broken.
     """
     tensors = dict(weights.tensors)
     if tensors and all(name.startswith("module.") for name in tensors):
@@ -92,7 +97,10 @@ def read_original(
     if program == "torchvision":  # its detectors know no other colours
         return Original(program, tensors, None, False, IMAGENET_MEAN, IMAGENET_STD, False)
     if program == "huggingface":
-        return Original(program, tensors)
+        said = Description(None, None, None) if uri is None else read_description(uri)
+        names = None if said.classes is None else _distinct(said.classes)
+        bgr = None if said.mean is None else False
+        return Original(program, with_shared(tensors), names, bgr, said.mean, said.std)
     plain = Weights(tensors, weights.key, weights.rest, weights.left)
     tensors, notes = upgraded_tensors(plain, old_classes, old_version)
     meta = weights.rest.get("meta")
@@ -110,7 +118,7 @@ def read_original(
         bgr,
         mean[::-1] if mean is not None and bgr else mean,
         std[::-1] if std is not None and bgr else std,
-        re.search(r"style\s*=\s*['\"]caffe['\"]", text) is not None if text.strip() else None,
+        _caffe(text),
         (*notes, *boxes),
     )
 
@@ -124,6 +132,14 @@ def _bgr(text: str) -> bool | None:
     if said is not None:
         return said[1] == "False"
     return True if re.search(r"data_preprocessor\s*=", text) else None
+
+
+def _caffe(text: str) -> bool | None:
+    """Whether a config of OpenMMLab has a ResNet of Caffe's style; None if it has no ResNet."""
+    said = re.search(r"style['\"]?\s*[=:]\s*['\"](caffe|pytorch)['\"]", text)
+    if said is not None:
+        return said[1] == "caffe"
+    return False if "ResNet" in text else None  # the default of OpenMMLab
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...] | None:
@@ -169,7 +185,16 @@ def read_class_names(uri: str) -> tuple[str, ...]:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{uri} names no class")
-    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return _distinct(names)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, later ones of the same name with a number."""
+    seen: Counter[str] = Counter()
+    before = []
+    for name in names:
+        before.append(seen[name])
+        seen[name] += 1
     return tuple(
         f"{name} ({count + 1})" if count else name
         for name, count in zip(names, before, strict=True)

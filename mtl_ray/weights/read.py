@@ -13,6 +13,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.pickles.unpickle import load_pickle
+from mtl_ray.weights.hugging_face import weight_files
 from mtl_ray.weights.torch_checkpoints import BROKEN_ZIP
 from mtl_ray.weights.torch_files import is_torch_file, read_torch
 from mtl_ray.weights.weights import Weights, find_weights
@@ -25,8 +26,8 @@ def read_weights(uri: str, key: str | None = None) -> Weights:
 
     Args:
         uri: a file of ``torch.save`` (zip, older format, tar), safetensors, a pickle with arrays,
-            an ``.npz``; or a checkpoint or run of this project (the best checkpoint of a run; the
-            averaged weights, if there are any).
+            an ``.npz``; the folder of a model of Hugging Face; or a checkpoint or run of this
+            project (the best checkpoint of a run; the averaged weights, if there are any).
         key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top
             level itself. For a checkpoint of this project, the name of one of its files without
             ``.safetensors``: ``model`` or ``ema``.
@@ -39,12 +40,21 @@ def read_weights(uri: str, key: str | None = None) -> Weights:
         uri = find_checkpoint(uri)
     if storage.exists(storage.join(uri, "MANIFEST.json")):
         return _checkpoint(open_artifact(uri, kind="checkpoint"), key)
+    files = weight_files(uri)
+    if files is None:
+        return find_weights(_content_at(uri), uri, key)
+    tensors: dict[str, Any] = {}
+    for file in files:
+        tensors |= _content_at(file)
+    return find_weights(tensors, uri, key)
+
+
+def _content_at(uri: str) -> Any:
     data = storage.read(uri)
     try:
-        content = read_content(data)
+        return read_content(data)
     except ValueError as error:
         raise ValueError(f"{uri}: {error}") from error
-    return find_weights(content, uri, key)
 
 
 def read_content(data: bytes) -> Any:

@@ -71,10 +71,15 @@ def written(case: Case, net: nn.Module, folder: Path) -> Path:
 
 
 def forwarded(
-    case: Case, net: nn.Module, folder: Path, image: NDArray[np.uint8], names: str = ""
+    case: Case,
+    net: nn.Module,
+    folder: Path,
+    image: NDArray[np.uint8],
+    names: str = "",
+    source: Path | None = None,
 ) -> Arrays:
-    """What the jobs give for the image of bytes with the weights of a network; ``names`` are those
-    of the classes, where they are given.
+    """What the jobs give for the image of bytes with the weights of a network, or of ``source``;
+    ``names`` are those of the classes, where they are given.
     """
     tree = {
         "model": case.model,
@@ -89,7 +94,8 @@ def forwarded(
     (folder / "config.yaml").write_text(json.dumps(tree))
     np.savez(folder / "in.npz", image=image)
     out, report = folder / "network", folder / "report.json"
-    arguments = [str(written(case, net, folder)), str(out), "--report", str(report)]
+    source = source or written(case, net, folder)
+    arguments = [str(source), str(out), "--report", str(report)]
     if names:
         (folder / "names.txt").write_text(names)
         arguments += ["--classes", str(folder / "names.txt")]
@@ -448,11 +454,23 @@ HUGGINGFACE = {
 
 
 @pytest.mark.parametrize("name", HUGGINGFACE)
-def test_huggingface(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved", [False, True])
+def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
+    """``saved``: the folder that transformers writes, whose rule of normalisation counts."""
     case = HUGGINGFACE[name]
-    net = varied(case.original())
+    net: Any = varied(case.original())
     image = np.random.default_rng(0).integers(0, 256, (1, 3, *HW)).astype(np.uint8)
-    found = forwarded(case, net, tmp_path, image)
+    plain = case._replace(model={k: v for k, v in case.model.items() if k not in BYTES})
+    if saved:
+        net.config.id2label = dict(enumerate(("N/A", "cat", "N/A", "traffic light")))
+        net.save_pretrained(tmp_path / "model")
+        kind = "RTDetrImageProcessor" if name in ("dfine", "rtdetr_v2") else "DetrImageProcessor"
+        getattr(importlib.import_module("transformers"), kind)().save_pretrained(tmp_path / "model")
+        found = forwarded(plain, net, tmp_path, image, source=tmp_path / "model")
+        said = json.loads((tmp_path / "report.json").read_text())
+        assert said["classes"]["instances"] == ["N/A", "cat", "N/A (2)", "traffic light"]
+    else:
+        found = forwarded(case, net, tmp_path, image)
     default = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     mean, std = (
         torch.tensor(case.model.get(key, value)).view(3, 1, 1)

@@ -20,8 +20,8 @@ from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.model import Model
 from mtl_ray.tasks.detection.dense.retinanet import RetinaNet
 from mtl_ray.tasks.head_classes import numbered_vocabulary
+from mtl_ray.training.class_rows import ClassRows, move_rows
 from mtl_ray.training.learner import load_from
-from mtl_ray.weights.class_rows import ClassRows, move_rows
 from mtl_ray.weights.network import ImportedNetwork, import_network
 from mtl_ray.weights.original import find_program, read_class_names, read_original
 from mtl_ray.weights.weights import Weights
@@ -124,10 +124,12 @@ def test_every_tensor_is_filled(backbone: str, tmp_path: Path) -> None:
     )
 
 
-def test_layers_that_are_used_in_part_are_said(tmp_path: Path) -> None:
+def test_layers_that_are_used_in_part_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    tensors = as_openmmlab(network_of(config, 4))
-    found = taken(tensors | {"backbone.conv1.bias": torch.zeros(8)}, config)
+    tensors = as_openmmlab(network_of(config, 4)) | {"backbone.conv1.bias": torch.zeros(8)}
+    with pytest.raises(ValueError, match=r"\(backbone.conv1.bias\).*not equal the original. Fix"):
+        taken(tensors, config)
+    found = taken(tensors, config, partial=True)
     assert found.unused == ("backbone.conv1.bias",)
     assert any(
         "belong to layers that are used (backbone.conv1.bias)" in note for note in found.notes
@@ -234,6 +236,41 @@ def test_a_network_of_blue_green_red_becomes_one_of_red_green_blue(tmp_path: Pat
     plain = taken(tensors, config)
     assert plain.config == config
     assert any("does not say the order of its colours" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "caffe"),
+    [
+        ("backbone=dict(type='ResNet', depth=50, style='caffe')", True),
+        ("'backbone': {'type': 'ResNet', 'style': 'caffe'}", True),
+        ("backbone=dict(type='ResNet', depth=50, style='pytorch')", False),
+        ("backbone=dict(type='ResNet', depth=50)", False),
+        ("backbone=dict(type='CSPNeXt')", None),
+        ("", None),
+    ],
+)
+def test_what_a_config_of_openmmlab_says_of_strides(text: str, caffe: bool | None) -> None:
+    weights = Weights({"backbone.conv1.weight": torch.zeros(1)}, "", {"meta": {"cfg": text}})
+    assert read_original(weights, "openmmlab").caffe == caffe
+
+
+def test_strides_are_those_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint gets them; a file of weights cannot, so that it is refused."""
+    deep = BACKBONES["resnet"].replace("18", "50, blocks: [1, 1, 1, 1]")
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("{BACKBONE}", deep))
+    config = load_experiment(tmp_path / "config.yaml")
+    meta = {"cfg": "backbone=dict(type='ResNet', depth=50, style='caffe')"}
+    tensors = as_openmmlab(network_of(config, 2))
+    backbone = taken(tensors, config, meta).config.model.backbone
+    assert getattr(backbone, "style", None) == "caffe"
+    torch.save({"meta": meta, "state_dict": tensors}, tmp_path / "in.pth")
+    arguments = [str(tmp_path / "in.pth"), "--config", str(tmp_path / "config.yaml")]
+    with pytest.raises(ValueError, match=r"need model\.backbone\.style=caffe.*Fix: set it"):
+        import_main([*arguments, str(tmp_path / "out.safetensors")])
+    assert import_main([*arguments, str(tmp_path / "out.safetensors"), "--partial"]) == 0
+    assert import_main([*arguments, str(tmp_path / "out")]) == 0
+    assert "trained with model.backbone.style: caffe" in capsys.readouterr().out
+    assert "style: caffe" in (tmp_path / "out" / "model.yaml").read_text()
 
 
 @pytest.mark.parametrize(

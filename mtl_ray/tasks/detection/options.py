@@ -21,6 +21,10 @@ FITTING_STRIDES = (1.25, 11.0)
 """Sizes of anchors in strides of their level: the published ones have 1.4 to 10.9."""
 
 
+MATRIX_PAIRS = 500
+"""Most pairs that ``matrix_nms`` compares, as published (``nms_pre`` of SOLOv2)."""
+
+
 def stride_of(level: str) -> int:
     """Canvas pixels per cell of a level by the number in its name: P3 has stride 8."""
     return int(2 ** int("".join(letter for letter in level if letter.isdigit())))
@@ -51,6 +55,9 @@ class Selection:
     A candidate has a box, an objectness (or centerness) and class scores. A pair is a candidate and
     one of its classes. First the best candidates or pairs are taken, then pairs of one class
     suppress each other, then the best ``max_detections`` pairs are the result.
+
+    ``matrix_nms`` compares every two pairs, so that its cost grows with the square of their number:
+    at most the best 500 of an image take part, as in SOLOv2, or ``max_detections`` if that is more.
     """
 
     score_threshold: float = Field(default=0.02, ge=0, lt=1)
@@ -79,7 +86,7 @@ class Selection:
     suppression: Literal["nms", "soft_nms", "matrix_nms", "none"] = "nms"
     """nms: worse boxes are left out. soft_nms: their score is lowered, one better box after the
     other (Bodla et al. 2017). matrix_nms: the same in one step (Wang et al. 2020, SOLOv2, eq. 5),
-    for the best ``candidates`` pairs of an image. none: for heads without duplicates.
+    for the best ``candidates`` pairs of an image, at most 500. none: for heads without duplicates.
     """
     decay: Literal["linear", "gaussian"] = "linear"
     """How soft_nms and matrix_nms lower a score. linear: by 1 - IoU (soft_nms: where the IoU
@@ -94,6 +101,11 @@ class Selection:
     def width(self) -> float:
         """``sigma``, or its published value."""
         return self.sigma or (0.5 if self.suppression == "soft_nms" else 2.0)
+
+    @property
+    def most_compared(self) -> int:
+        """How many pairs of an image ``matrix_nms`` compares."""
+        return max(min(self.candidates or MATRIX_PAIRS, MATRIX_PAIRS), self.max_detections)
 
 
 def cells(levels: tuple[str, ...], canvas_hw: tuple[int, int]) -> tuple[int, ...]:

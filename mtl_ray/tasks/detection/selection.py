@@ -50,9 +50,11 @@ def select_candidates(
 
 def _most_lowered(count: int, rule: "Selection", levels: int) -> int:
     """How many pairs of ``count`` candidates soft_nms and matrix_nms compare."""
+    if rule.suppression == "matrix_nms":
+        return rule.most_compared
     if rule.candidates is None:
         return count + rule.max_detections
-    if rule.suppression == "soft_nms" and rule.rank == "pair":
+    if rule.rank == "pair":
         return max(levels, 1) * rule.candidates + rule.max_detections
     return max(rule.candidates, rule.max_detections)
 
@@ -155,10 +157,15 @@ def matrix_nms(
 
 def _overlaps(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
     """IoU (P, Q) of boxes (P, 4) and (Q, 4); 0 of boxes without area."""
-    corner = np.minimum(some[:, None, 2:], others[None, :, 2:]) - np.maximum(
-        some[:, None, :2], others[None, :, :2]
-    )
-    area = np.maximum(corner, 0).prod(axis=-1)
+    sides = [
+        np.maximum(
+            np.minimum(some[:, None, axis + 2], others[None, :, axis + 2])
+            - np.maximum(some[:, None, axis], others[None, :, axis]),
+            0,
+        )
+        for axis in (0, 1)
+    ]
+    area = sides[0] * sides[1]
     sizes = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (some, others)]
     union = sizes[0][:, None] + sizes[1] - area
     return np.asarray(area / np.maximum(union, np.float32(1e-9)), np.float32)

@@ -144,9 +144,7 @@ def matrix_nms(boxes: Tensor, scores: Tensor, config: Selection) -> tuple[Tensor
     """
     size = scores.shape[2]
     value, where = scores.flatten(1).topk(size)
-    if config.candidates is not None:
-        most = max(config.candidates, config.max_detections)
-        value, where = value[:, :most], where[:, :most]  # (B, P), best first
+    value, where = value[:, : config.most_compared], where[:, : config.most_compared]  # (B, P)
     width = torch.full_like(where, size)
     boxes = boxes.gather(1, (where % width)[..., None].expand(-1, -1, 4))
     overlap = _overlaps(boxes, boxes).triu(diagonal=1)  # (B, P, P): of i with the worse j
@@ -167,9 +165,12 @@ def matrix_nms(boxes: Tensor, scores: Tensor, config: Selection) -> tuple[Tensor
 
 def _overlaps(some: Tensor, others: Tensor) -> Tensor:
     """IoU (B, P, Q) of boxes (B, P, 4) and (B, Q, 4); 0 of boxes without area."""
-    corner = torch.minimum(some[:, :, None, 2:], others[:, None, :, 2:])
-    shared = (corner - torch.maximum(some[:, :, None, :2], others[:, None, :, :2])).clamp(min=0)
-    area = shared.prod(dim=-1)  # (B, P, Q)
+    sides = []
+    for axis in (0, 1):  # one at a time: half the memory
+        end = torch.minimum(some[:, :, None, axis + 2], others[:, None, :, axis + 2])
+        start = torch.maximum(some[:, :, None, axis], others[:, None, :, axis])
+        sides.append((end - start).clamp(min=0))
+    area = sides[0] * sides[1]  # (B, P, Q)
     sizes = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (some, others)]
     union = sizes[0][:, :, None] + sizes[1][:, None] - area
     return area / union.clamp(min=1e-9)

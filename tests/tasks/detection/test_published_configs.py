@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from mtl_ray.analysis.complexity import complexity
 from mtl_ray.experiment import build_model, load_experiment
@@ -37,6 +38,8 @@ PUBLISHED: dict[str, tuple[int, float | None, tuple[int, int]]] = {
     # the published count is of the two-stage variant
     "deformable_detr_r50_coco": (40_118_934, None, LARGE),
     "dfine_s_coco": (10_321_875, None, SQUARE),
+    "rtdetr_v2_r18_coco": (20_184_464, 29.69, SQUARE),
+    "rtdetr_v2_r50_coco": (42_944_620, 67.85, SQUARE),
 }
 """Of each config parameters, 10^9 multiply-adds, height and width."""
 
@@ -70,10 +73,27 @@ def test_variants_of_deformable_detr(changes: dict[str, bool], parameters: int) 
         assert found == pytest.approx(200.02e9, rel=2e-3)  # 199.78e9
 
 
-def network(name: str, *overrides: str) -> Model:
+@pytest.mark.parametrize(
+    ("name", "parameters", "giga_macs"),
+    [("rtdetr_v2_r18_coco", 20_074_456, 30.57), ("rtdetr_v2_r50_coco", 42_731_082, 68.72)],
+)
+def test_rtdetr_v2_as_transformers_counts_it(name: str, parameters: int, giga_macs: float) -> None:
+    """By default it has two classes, and its frozen normalisation no parameters; it computes the
+    boxes of all 8400 tokens, of which 300 are used.
+    """
+    model = network(name, vocabulary=Vocabulary(classes={"instances": ("a", "b")}))
+    norms = [each for each in model.trunk.backbone.modules() if isinstance(each, nn.BatchNorm2d)]
+    affine = sum(parameter.numel() for norm in norms for parameter in norm.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) - affine == parameters
+    further = (8400 - 300) * (2 * 256 * 256 + 256 * 4)
+    found = complexity(model, run(model, SQUARE)).macs + further
+    assert found == pytest.approx(giga_macs * 1e9, rel=1e-3)
+
+
+def network(name: str, *overrides: str, vocabulary: Vocabulary = VOCABULARY) -> Model:
     config = load_experiment(CONFIGS / f"{name}.yaml", overrides)
     with torch.device("meta"):
-        return build_model(config.model.without_pretrained(), VOCABULARY).eval()
+        return build_model(config.model.without_pretrained(), vocabulary).eval()
 
 
 def run(model: Model, hw: tuple[int, int]) -> Callable[[], None]:

@@ -38,6 +38,7 @@ RULES: dict[str, dict[str, Any]] = {
     "soft_gaussian": {"suppression": "soft_nms", "decay": "gaussian", "min_score": 0.05},
     "soft_agnostic": {"suppression": "soft_nms", "class_agnostic": True, "candidates": None},
     "matrix_linear": {"suppression": "matrix_nms", "rank": "pair", "candidates": 20},
+    "matrix_all": {"suppression": "matrix_nms", "candidates": None},
     "matrix_gaussian": {"suppression": "matrix_nms", "decay": "gaussian", "min_score": 0.05},
 }
 
@@ -185,7 +186,34 @@ def test_matrix_nms_is_that_of_the_paper(seed: int, decay: str) -> None:
     assert chosen.candidate[0][real].tolist() == [i for _, i, _ in expected]
 
 
-EXPORTED = ("published", "all", "best_pairs", "agnostic", "soft_linear", "matrix_gaussian")
+@pytest.mark.parametrize("detections", [100, 600])
+def test_matrix_nms_compares_a_bounded_number_of_pairs(detections: int) -> None:
+    """Of 12,000 candidates; numpy has the same bound."""
+    sizes = (9000, 2400, 600)
+    found = candidates_of(0, 1, sizes)
+    every = {"max_detections": detections, "min_score": 0.0}
+    rule = rule_of("matrix_all", **every)
+    chosen = select_detections(found, rule, False)
+    assert rule.most_compared == max(detections, 500)
+    bounded = rule_of("matrix_all", **every | {"candidates": rule.most_compared})
+    for key, value in select_detections(found, bounded, False).items():
+        assert torch.equal(value, chosen[key])
+    joined = torch.cat([found["boxes"], found["objectness"][..., None], found["scores"]], dim=2)
+    boxes, scores, _ = select_candidates(joined[0].numpy(), rule, sizes)
+    real = chosen["scores"][0] > 0
+    np.testing.assert_allclose(scores, chosen["scores"][0][real], rtol=1e-4)
+    np.testing.assert_allclose(boxes, chosen["boxes"][0][real])
+
+
+EXPORTED = (
+    "published",
+    "all",
+    "best_pairs",
+    "agnostic",
+    "soft_linear",
+    "matrix_gaussian",
+    "matrix_all",
+)
 
 
 class Selecting(nn.Module):
