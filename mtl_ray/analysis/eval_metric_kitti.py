@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
 from mtl_ray.sources.class_names import text_of
 from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti.frames import in_image, object_columns
+from mtl_ray.tasks.lidar.kitti.frames import file_columns, in_image
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -75,13 +76,17 @@ def measure_on_split(
             left_out += 1
             continue
         calibration = sample.inputs["points"].calibration
-        if not in_image(calibration):
+        if not calibration.cameras:
             raise ValueError(
-                f"{sample.key} of the split has no camera of KITTI, in whose frame the boxes of "
-                "result files are"
+                f"{sample.key} of the split has no camera, in whose frame the boxes of result "
+                "files are"
             )
-        truth = object_columns(sample.annotations["boxes_3d"], own, calibration.cameras[0])
-        metric.add(_frame(name, truth, found.pop(name)))
+        truth = file_columns(sample.annotations["boxes_3d"], own, calibration)
+        detections = found.pop(name)
+        if not in_image(calibration):
+            unknown = np.full_like(detections.boxes_2d, np.nan)
+            detections = replace(detections, boxes_2d=unknown)
+        metric.add(_frame(name, truth, detections))
     if found:
         raise ValueError(
             f"{results} has results of {len(found)} frames that the split does not have, such as "

@@ -1,6 +1,7 @@
 """``analyze eval-metric`` on result files of KITTI and nuScenes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
 from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
+from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.inputs.point_cloud import Calibration, PointCloud, encoded_points
+from mtl_ray.layout import CLOUDS
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.write import publish_manifest, write_shard
+from mtl_ray.sources.writers.kitti import NOMINAL
+from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
+from mtl_ray.tasks.lidar.results import KittiResults
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 
@@ -84,6 +93,42 @@ def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str)
     with pytest.raises(ValueError, match=problem) as raised:
         read_file(str(file), scored=True)
     assert f"{file}, line 3" in str(raised.value)
+
+
+def test_results_of_a_vehicle_with_several_cameras(tmp_path: Path) -> None:
+    """Written and measured in the whole cloud: half of the cars are behind the first camera."""
+    front = np.array([(10.0 + 6 * number, 1, -1, 4, 2, 1.5, 0.3) for number in range(10)])
+    boxes = np.vstack([front, front * [-1, 1, 1, 1, 1, 1, 1]])
+    cameras = tuple(replace(NOMINAL, name=f"image_{number}") for number in range(2))
+    cloud = PointCloud(
+        points=np.zeros((0, 4), np.float32),
+        calibration=Calibration(benchmark="kitti", cameras=cameras),
+    )
+    sample = Sample(
+        key="000000",
+        inputs={"points": encoded_points(cloud)},
+        annotations={"boxes_3d": Boxes3d.of(boxes, ["Car"] * 20, ("Car",))},
+    )
+    split = str(tmp_path / "split")
+    publish_manifest(
+        split,
+        [write_shard(split, "one.arrow", [sample], layout=CLOUDS)],
+        name="one",
+        vocabulary=Vocabulary(classes={"boxes_3d": ("Car",)}),
+        shuffled=True,
+        provenance={},
+    )
+    for count, expected in ((20, 100), (10, 50)):
+        results = KittiResults(str(tmp_path / f"{count}"), ("Car",), 0.1)
+        found = Detections3d(
+            boxes=boxes[:count].astype(np.float32),
+            scores=np.linspace(0.9, 0.5, count, dtype=np.float32),
+            classes=np.zeros(count, np.int64),
+        )
+        results.write(sample, found)
+        figures = eval_lidar(str(tmp_path / f"{count}"), split, ["Car"])
+        name = "KITTI/Car_3D_AP40exact_moderate_strict"
+        assert figures.report.figures[name] == pytest.approx(expected)
 
 
 def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:

@@ -343,6 +343,7 @@ def test_waymo_in_the_frame_of_the_camera_or_of_the_lidar(tmp_path: Path, newest
     assert boxes.names == ("Cyclist", "Sign", "unknown")
     assert np.allclose(boxes.boxes[:2], BOXES, atol=1e-5)
     assert sample.key == "0000007"
+    assert points_of(sample)[0].calibration.benchmark == ""
 
 
 def test_json_is_read_as_the_pickle(tmp_path: Path) -> None:

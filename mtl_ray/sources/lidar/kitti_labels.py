@@ -206,17 +206,21 @@ def kitti_lines(
     names: Sequence[str],
     scores: NDArray[np.floating],
     camera: Camera,
+    *,
+    unseen: bool = False,
 ) -> list[str]:
-    """Predictions as KITTI's result files have them, 16 columns of four decimals; what the camera
-    does not see has no line.
+    """Predictions as KITTI's result files have them, 16 columns of four decimals.
 
     Args:
         boxes: (N, 7) in the frame of the lidar.
         names: N names of classes.
         scores: (N,).
         camera: with the calibration of the frame.
+        unseen: whether what the camera does not see has a line, with the box 0 0 0 0 in the image.
     """
     seen = boxes_2d(boxes, camera)
+    if unseen:
+        seen = np.nan_to_num(seen, nan=0.0)
     shown = np.flatnonzero(np.isfinite(seen).all(axis=1)).tolist()
     places = _places(boxes, camera)
     alpha = alpha_of(boxes)
