@@ -65,17 +65,43 @@ def test_thresholds_divide_strict_from_loose(tmp_path: Path) -> None:
     assert figures["mAP"] == 0
 
 
-def test_labels_without_results_are_left_out_and_said(tmp_path: Path) -> None:
+def test_frames_without_results_have_no_detections(tmp_path: Path) -> None:
     labels, results = folders(tmp_path)
-    (results / "000002.txt").unlink()
+    for missing in ("000001.txt", "000002.txt"):
+        (results / missing).unlink()
     found = eval_lidar(str(results), str(labels))
-    assert found.report.facts["samples"] == 2
-    assert "1 label files have no result file and were left out" in found.notes
-    (results / "000001.txt").write_text("")  # a frame without detections counts
-    assert eval_lidar(str(results), str(labels)).report.facts["samples"] == 2
+    assert found.report.facts["samples"] == 3
+    assert found.report.figures["KITTI/Car_3D_AP40_moderate_strict"] == pytest.approx(32.5)
+    (note,) = [note for note in found.notes if "no result file" in note]
+    assert note.startswith("2 of 3 frames have no result file and count as without detections")
+    for name in ("000001.txt", "000002.txt"):
+        (results / name).write_text("")
+    same = eval_lidar(str(results), str(labels)).report.figures
+    assert same == pytest.approx(dict(found.report.figures), nan_ok=True)
     (results / "000009.txt").write_text("")
     with pytest.raises(ValueError, match="1 frames without a label file"):
         eval_lidar(str(results), str(labels))
+
+
+def test_a_list_chooses_the_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, results = folders(tmp_path)
+    (results / "000002.txt").unlink()
+    frames = tmp_path / "val.txt"
+    frames.write_text("000000\n1\n")
+    (results / "000000.txt").write_text("")
+    for data in (tmp_path, labels.parent, labels):
+        assert main([str(results), "--data", str(data), "--frames", str(frames)]) == 0
+        printed = capsys.readouterr().out
+        assert "30 moderate" in printed
+        assert "no result file" not in printed
+    frames.write_text("000001\n")
+    assert main([str(results), "--data", str(labels), "--frames", str(frames)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 result files are not in the list of frames and were left out" in printed
+    assert "mAP 0.3500" in printed  # 15 objects give 14 of 40 recalls
+    frames.write_text("7\n")
+    with pytest.raises(ValueError, match=r"lists 1 frames without a label file .* such as 000007"):
+        eval_lidar(str(results), str(labels), None, str(frames))
 
 
 @pytest.mark.parametrize(
@@ -186,13 +212,30 @@ def test_nuscenes_results_without_error(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps({"meta": {}, "results": {"t": boxes}}))
     assert is_lidar_result(str(file))
-    metric, notes = measure_results(str(file), {"t": known, "other": known})
+    metric, notes = measure_results(str(file), {"t": known})
     figures = metric.result()
     assert figures["NDS"] == pytest.approx(1)
     assert figures["mAP"] == pytest.approx(1)
-    assert notes == ["1 samples have no results and were left out"]
+    assert notes == []
     with pytest.raises(ValueError, match="1 samples that the data does not have, such as t"):
         measure_results(str(file), {})
+
+
+def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
+    known, boxes = scene(np.random.default_rng(0), 200)
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {"t": boxes}}))
+    metric, notes = measure_results(str(file), {"t": known, "other": known})
+    assert metric.result()["mAP"] < 0.6
+    assert notes == ["1 of 2 samples have no results and count as without detections"]
+    scenes = {
+        "t": replace(known, of="scene-0003"),
+        "other": replace(known, of="scene-0012"),
+        "training": replace(known, of="scene-0001"),
+    }
+    metric, notes = measure_results(str(file), scenes)
+    assert notes == ["1 of 2 samples of val have no results and count as without detections"]
+    assert len(metric.frames) == 2
 
 
 @pytest.mark.parametrize(
