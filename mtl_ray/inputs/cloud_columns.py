@@ -15,6 +15,9 @@ NAMES = ("x", "y", "z", "intensity", "ring", "time")
 LONGEST_TIME = 1e6
 """Larger numbers are a clock or no seconds, and no lag that a network could read."""
 
+FARTHEST_M = 1e6
+"""Metres of the lidar; larger coordinates are damage, or numbers of something else."""
+
 MAX_HEADER_BYTES = 65_536
 """The longest header of a file."""
 
@@ -41,11 +44,15 @@ def check_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """The points.
 
     Raises:
-        ValueError: if a coordinate is not a finite number.
+        ValueError: if a number is not finite, or one of the first three, the coordinates, is above
+            1,000 km.
     """
     invalid = int((~np.isfinite(points)).any(axis=1).sum())
     if invalid:
         raise ValueError(f"{invalid} of {len(points)} points have a NaN or infinite number")
+    far = int((np.abs(points[:, :3]) > FARTHEST_M).any(axis=1).sum())
+    if far:
+        raise ValueError(f"{far} of {len(points)} points are more than {FARTHEST_M:,.0f} m away")
     return points
 
 

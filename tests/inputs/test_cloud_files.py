@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl_ray.inputs.cloud_files import read_cloud_file, write_npy
+from mtl_ray.inputs.cloud_files import check_suffix, read_cloud_file, write_npy
 from mtl_ray.inputs.cloud_pcd import decompress_lzf
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud
@@ -240,6 +240,47 @@ def test_points_that_are_no_place_are_refused_and_counted(value: float) -> None:
     for file in files:
         with pytest.raises(ValueError, match="1 of 40 points have a NaN or infinite number"):
             read_cloud_file(file, LIMIT)
+
+
+def test_coordinates_beyond_any_lidar_are_refused_and_counted() -> None:
+    points = with_number(-1.5e6)
+    columns = dict(zip(COLUMNS, points.T, strict=True))
+    for file in (points.tobytes(), npy(points), pcd(columns), ply(columns, "ascii")):
+        with pytest.raises(ValueError, match="1 of 40 points are more than 1,000,000 m away"):
+            read_cloud_file(file, LIMIT)
+    points = POINTS.copy()
+    points[:, 3] = 1e9  # no coordinate
+    assert np.array_equal(read_cloud_file(points.tobytes(), LIMIT).points, points)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"# written by hand\n# .PCD v0.7\n",
+        b"#\n\n  \n",
+        b"# a comment\r\n",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("coding", ["ascii", "binary", "binary_compressed"])
+def test_any_comment_may_begin_a_pcd_file(start: bytes, coding: str) -> None:
+    _, _, rest = pcd(COLUMNS, coding).partition(b"\n")
+    _, _, without_version = rest.partition(b"\n")
+    for file in (start + rest, start + without_version):
+        cloud = read_cloud_file(file, LIMIT)
+        assert cloud.features == ("x", "y", "z", "intensity")
+        assert np.array_equal(cloud.points, POINTS)
+
+
+def test_a_name_must_not_promise_what_the_file_is_not() -> None:
+    for kind, file in FILES.items():
+        suffix = "bin" if kind == "raw" else kind[:3]
+        check_suffix(file, f"a.{suffix}")
+        check_suffix(file, "a.pcd.bin")
+    for name in ("a.npy", "b/a.PCD", "a.ply"):
+        for file in (FILES["raw"], b"\x93NUMPI" + FILES["npy"][6:], b""):
+            with pytest.raises(ValueError, match="does not begin as such a file"):
+                check_suffix(file, name)
 
 
 class Trap:

@@ -200,6 +200,7 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
     (folder / "a.pcd.bin").write_bytes(points.tobytes())
     (folder / "cut.bin").write_bytes(points.tobytes()[:-2])
     (folder / "empty.bin").write_bytes(b"")
+    (folder / "misnamed.ply").write_bytes(points.tobytes())
     (folder / "notes.doc").write_text("no cloud")
     converted(Clouds(root=str(tmp_path / "raw"), split="night", features=5), tmp_path / "out")
     found = samples_of(tmp_path / "out")
@@ -212,10 +213,11 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
     assert [(each["file"], each.get("note", False)) for each in rejects] == [
         ("deeper/notes.doc", True),
         ("deeper/cut.bin", False),
+        ("deeper/misnamed.ply", False),
     ]
     assert rejects[0]["reason"].startswith(PASSED_OVER)
     here = open_source(Clouds(root=str(folder), split="anything", features=5))
-    assert list(here.records) == ["a.pcd.bin", "cut.bin", "empty.bin"]
+    assert list(here.records) == ["a.pcd.bin", "cut.bin", "empty.bin", "misnamed.ply"]
     with pytest.raises(FileNotFoundError, match=SUFFIXES[0]):
         open_source(Clouds(root=str(tmp_path), split="none"))
 

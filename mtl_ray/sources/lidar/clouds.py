@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.inputs.cloud_files import SUFFIXES, read_cloud_file
+from mtl_ray.inputs.cloud_files import SUFFIXES, check_suffix, read_cloud_file
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
@@ -39,7 +39,9 @@ def read_cloud(uri: str, name: str, features: int) -> PointCloud:
     try:
         if storage.size(uri) > 8 * MOST_NUMBERS:
             raise UnreadableError(name, f"the cloud has more than {MOST_NUMBERS:,} numbers")
-        return read_cloud_file(storage.read(uri), MOST_NUMBERS, features)
+        data = storage.read(uri)
+        check_suffix(data, name)
+        return read_cloud_file(data, MOST_NUMBERS, features)
     except FileNotFoundError:
         raise UnreadableError(name, "listed but not there") from None
     except OSError as error:
