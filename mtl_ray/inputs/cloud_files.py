@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from mtl_ray.inputs.cloud_columns import (
+    better_count,
     check_points,
     check_size,
     cloud_of_columns,
@@ -30,13 +31,17 @@ MAX_NPY_HEADER_BYTES = 10_000
 _OTHERS = {b"PK\x03\x04": "a zip or .npz file", b"LASF": "a .las file"}
 
 
-def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
+def read_cloud_file(
+    data: bytes, limit: int, features: int = 4, *, guessed: bool = False
+) -> PointCloud:
     """The cloud of a file or of the body of a request. An empty file is a cloud of no points.
 
     Args:
         data: the file.
         limit: the most numbers, points times features.
         features: numbers of a point in a file of raw float32 numbers.
+        guessed: whether they are to be compared with the numbers of the file; see
+            ``better_count``.
 
     Raises:
         TooLargeError: if there are more numbers than allowed.
@@ -50,7 +55,13 @@ def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
         return read_ply(data, limit)
     if data[:4] in _OTHERS:
         raise ValueError(f"this is {_OTHERS[data[:4]]}; write the points as .npy, .pcd or .ply")
-    return _read_raw(data, limit, features)
+    cloud = _read_raw(data, limit, features)
+    if guessed and (better := better_count(cloud.points.ravel(), features)) is not None:
+        raise ValueError(
+            f"read with {features} numbers a point the file is no cloud, but with {better} it is; "
+            "the option features says how many a point has"
+        )
+    return cloud
 
 
 def is_raw(data: bytes) -> bool:

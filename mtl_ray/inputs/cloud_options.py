@@ -73,11 +73,12 @@ def read_with_features(data: bytes, limit: int, *, features: FileFeatures) -> Po
     """The cloud of a file; see ``read_cloud_file``. Names that the file states itself stay.
 
     Raises:
-        ValueError: also if a point of the file has another number of features than it must.
+        ValueError: also if a point of the file has another number of features than it must, or,
+            where the option does not state it, than it is read with.
     """
     names = features.names
     try:
-        cloud = read_cloud_file(data, limit, len(names))
+        cloud = read_cloud_file(data, limit, len(names), guessed=not features.counted)
     except TooLargeError:
         raise
     except ValueError as error:

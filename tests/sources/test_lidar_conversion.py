@@ -222,6 +222,22 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
         open_source(Clouds(root=str(tmp_path), split="none"))
 
 
+def test_clouds_of_another_number_of_features_are_rejected(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    (file,) = (shared_data / "lidar_nuscenes_key" / "samples" / "LIDAR_TOP").iterdir()
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.bin").symlink_to(file)
+    source = open_source(Clouds(root=str(tmp_path / "raw"), split="val"))
+    sample, (item,) = source.read(0)
+    assert sample is None
+    assert "with 5 it is; the option features" in item.reason
+    source = open_source(Clouds(root=str(tmp_path / "raw"), split="val", features=5))
+    sample, _ = source.read(0)
+    assert sample is not None
+    assert len(points_of(sample)) == 34_688
+
+
 def test_clouds_of_no_camera_become_kitti_files(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a b.bin").write_bytes(np.ones((10, 5), "<f4").tobytes())
