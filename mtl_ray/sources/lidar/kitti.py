@@ -99,12 +99,12 @@ def open_kitti(config: Kitti, rule: ImageRule) -> Source:
     labels = _ALL_LABELS if files.get(_ALL_LABELS) else _LABELS
     several = labels == _ALL_LABELS or (not files.get(_LABELS) and bool(files.get(IMAGES[0])))
     images = IMAGES if several else (ONLY,)
-    places = [files.get(name, {}) for name in (clouds, "calib", labels, "planes")]
+    folders = (clouds, "calib", labels, "planes")
+    cloud, calib, label, plane = (files.get(name, {}) for name in folders)
     frames = [
         _Frame(
-            id_,
-            *(place.get(id_, "") for place in places),
-            images=tuple((name, files.get(name, {}).get(id_, "")) for name in images),
+            *(id_, cloud.get(id_, ""), calib.get(id_, ""), label.get(id_, ""), plane.get(id_, "")),
+            tuple((name, files.get(name, {}).get(id_, "")) for name in images),
         )
         for id_ in ids
     ]
