@@ -34,7 +34,14 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         nargs="+",
         help="URIs of splits or COCO annotation files, in the order of the predictions; for lidar "
-        "results a folder of KITTI's labels, tables of nuScenes, or a split",
+        "results a folder of KITTI, its labels, tables of nuScenes, or a split; its frames without "
+        "results count as without detections",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="FILE",
+        help="the frames to measure of KITTI's result files, an id in each line, such as "
+        "ImageSets/val.txt; by default all of the data",
     )
     parser.add_argument(
         "--classes",
@@ -73,8 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             else list(config.data.val.uri)
         )
     if len(args.predictions) == len(data) == 1 and is_lidar_result(args.predictions[0]):
-        _print_lidar(args.predictions[0], data[0], args.classes, out)
+        _print_lidar(args, data[0], out)
         return 0
+    if args.frames is not None:
+        parser.error("--frames is for a folder of KITTI's result files")
     measured = eval_metric(
         args.predictions,
         data,
@@ -93,14 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _print_lidar(
-    predictions: str, data: str, classes: Sequence[str] | None, out: str | None
-) -> None:
+def _print_lidar(args: argparse.Namespace, data: str, out: str | None) -> None:
     """Prints which objects count and the table, and writes the figures to ``out``."""
     from mtl_ray import storage
     from mtl_ray.analysis.eval_metric_lidar import eval_lidar
 
-    found = eval_lidar(predictions, data, classes)
+    found = eval_lidar(args.predictions[0], data, args.classes, args.frames)
     for note in found.notes:
         print(note)
     print(f"\n{found.to_text()}")

@@ -1,7 +1,8 @@
 """Folders of KITTI's label and result files for its metric, in the numbers that the files state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,8 +10,9 @@ from mtl_ray import storage
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
 from mtl_ray.sources.class_names import text_of
+from mtl_ray.sources.folders import read_ids
 from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti.frames import in_image, object_columns
+from mtl_ray.tasks.lidar.kitti.frames import file_columns, in_image
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -18,6 +20,7 @@ SUFFIX = ".txt"
 LABELS = "label_2"
 """The folder of labels in ``training``."""
 _MOST_LINES = 10_000
+_NOTHING = columns((), np.zeros((0, 7)))
 
 
 def is_result_folder(uri: str) -> bool:
@@ -25,70 +28,132 @@ def is_result_folder(uri: str) -> bool:
     return any(name.endswith(SUFFIX) for name in storage.names(uri))
 
 
+def label_folder(uri: str) -> str | None:
+    """The folder of label files: ROOT/training/label_2 or FOLDER/label_2 where it is there, or the
+    folder itself; None if it has no text files.
+    """
+    places = [storage.join(uri, "training", LABELS), storage.join(uri, LABELS), uri]
+    return next(filter(is_result_folder, places), None)
+
+
 def measure_folders(
-    results: str, labels: str, classes: Sequence[str] = CLASSES
+    results: str, labels: str, classes: Sequence[str] = CLASSES, frames: str | None = None
 ) -> tuple[Detection3dMetric, list[str]]:
-    """The metric of the frames that have a result file, and notes.
+    """The metric of the frames that have a label file, and notes. A frame without a result file has
+    no detections.
 
     Args:
-        results: folder of result files, 16 columns; an empty one is a frame without detections.
-        labels: folder of label files, 15 columns, or the folder above it.
+        results: folder of result files, 16 columns.
+        labels: folder of label files, 15 columns; see ``label_folder``.
         classes: to evaluate.
+        frames: file with an id in each line, of the frames to measure; by default all.
 
     Raises:
+        FileNotFoundError: if there are no files.
         ValueError: if a file is damaged, or a frame has no label file.
     """
-    found = read_folder(results, scored=True)
-    folder = labels
-    if not is_result_folder(labels) and LABELS in storage.names(labels):
-        folder = storage.join(labels, LABELS)
-    names = {name.removesuffix(SUFFIX) for name in storage.names(folder) if name.endswith(SUFFIX)}
-    if missing := sorted(found.keys() - names):
-        raise ValueError(
-            f"{results} has results of {len(missing)} frames without a label file in {folder}, "
-            f"such as {missing[0]}"
-        )
+    folder = label_folder(labels)
+    if folder is None:
+        raise FileNotFoundError(f"{labels} has no label files such as 000008.txt")
+    names = [name.removesuffix(SUFFIX) for name in storage.names(folder) if name.endswith(SUFFIX)]
+    files = _Results(results, names, frames, f"label file in {folder}")
     metric = Detection3dMetric(tuple(classes))
-    for name, detections in found.items():
+    for name in files.wanted:
         truth = read_file(storage.join(folder, name + SUFFIX), scored=False)
-        metric.add(_frame(name, truth, detections))
-    others = len(names) - len(found)
-    notes = [f"{others} label files have no result file and were left out"] if others else []
-    return metric, notes
+        metric.add(_frame(name, truth, files.of(name)))
+    return metric, files.notes()
 
 
 def measure_on_split(
-    results: str, split: Split, classes: Sequence[str]
+    results: str, split: Split, classes: Sequence[str], frames: str | None = None
 ) -> tuple[Detection3dMetric, list[str]]:
-    """The same on a converted split, whose keys are the names of the result files.
+    """The same on a converted split, whose keys are the names of the result files. Samples that are
+    not annotated are left out.
 
     Raises:
         ValueError: if a file is damaged, a frame is not in the split, or has no camera.
     """
-    found = read_folder(results, scored=True)
+    samples = SplitData(split).samples(0, split.num_samples, images=False)
+    data = {
+        _id(sample.key): (sample.annotations["boxes_3d"], sample.inputs["points"].calibration)
+        for sample in samples
+        if "boxes_3d" in sample.annotations
+    }
+    files = _Results(results, list(data), frames, f"annotated sample in {split.uri}")
     metric = Detection3dMetric(tuple(classes))
-    left_out = 0
     own = split.vocabulary.classes["boxes_3d"]
-    for sample in SplitData(split).samples(0, split.num_samples, images=False):
-        name = sample.key.rpartition("/")[2].partition(".")[0]
-        if name not in found or "boxes_3d" not in sample.annotations:
-            left_out += 1
-            continue
-        calibration = sample.inputs["points"].calibration
-        if not in_image(calibration):
+    for name in files.wanted:
+        objects, calibration = data[name]
+        if not calibration.cameras:
             raise ValueError(
-                f"{sample.key} of the split has no camera of KITTI, in whose frame the boxes of "
-                "result files are"
+                f"{name} of the split has no camera, in whose frame the boxes of result files are"
             )
-        truth = object_columns(sample.annotations["boxes_3d"], own, calibration.cameras[0])
-        metric.add(_frame(name, truth, found.pop(name)))
-    if found:
-        raise ValueError(
-            f"{results} has results of {len(found)} frames that the split does not have, such as "
-            f"{sorted(found)[0]}"
-        )
-    notes = [f"{left_out} frames have no result file and were left out"] if left_out else []
-    return metric, notes
+        truth = file_columns(objects, own, calibration)
+        detections = files.of(name)
+        if not in_image(calibration):
+            unknown = np.full_like(detections.boxes_2d, np.nan)
+            detections = replace(detections, boxes_2d=unknown)
+        metric.add(_frame(name, truth, detections))
+    return metric, files.notes()
+
+
+def _id(key: str) -> str:
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+class _Results:
+    """The result files of the frames that are measured.
+
+    Args:
+        uri: folder of the files.
+        known: frames of the data.
+        frames: file with those of them that are measured; None for all.
+        what: how a frame of the data is called.
+
+    Attributes:
+        wanted: the frames that are measured, in the order of the data.
+
+    Raises:
+        ValueError: if a file is damaged, or a frame is not in the data.
+    """
+
+    def __init__(self, uri: str, known: Sequence[str], frames: str | None, what: str) -> None:
+        self._found = read_folder(uri, scored=True)
+        there = dict.fromkeys(known)
+        if missing := sorted(self._found.keys() - there):
+            raise ValueError(
+                f"{uri} has results of {len(missing)} frames without a {what}, such as {missing[0]}"
+            )
+        self.wanted = there
+        if frames is not None:
+            listed = set(_listed(frames, there))
+            if unknown := sorted(listed - there.keys()):
+                raise ValueError(
+                    f"{frames} lists {len(unknown)} frames without a {what}, such as {unknown[0]}"
+                )
+            self.wanted = {name: None for name in there if name in listed}
+
+    def of(self, name: str) -> Columns:
+        """The detections of a frame."""
+        return self._found.get(name, _NOTHING)
+
+    def notes(self) -> list[str]:
+        """About frames without a file, and files that are not measured."""
+        notes = []
+        if missing := len(self.wanted.keys() - self._found.keys()):
+            notes.append(
+                f"{missing} of {len(self.wanted)} frames have no result file and count as without "
+                "detections; --frames FILE measures those of a list alone"
+            )
+        if others := len(self._found.keys() - self.wanted.keys()):
+            notes.append(f"{others} result files are not in the list of frames and were left out")
+        return notes
+
+
+def _listed(uri: str, known: Container[str]) -> list[str]:
+    """The ids in a list such as ImageSets/val.txt; 8 is 000008."""
+    ids, _ = read_ids(uri, "", known)
+    return [each if each in known or not each.isdigit() else each.zfill(6) for each in ids]
 
 
 def _frame(name: str, truth: Columns, found: Columns) -> MeasuredFrame:

@@ -47,13 +47,20 @@ def is_lidar_result(uri: str) -> bool:
     return not uri.endswith((".arrow", ".pkl", ".pickle")) and kitti.is_result_folder(uri)
 
 
-def eval_lidar(predictions: str, data: str, classes: Sequence[str] | None = None) -> LidarReport:
-    """Measures results on their data.
+def eval_lidar(
+    predictions: str,
+    data: str,
+    classes: Sequence[str] | None = None,
+    frames: str | None = None,
+) -> LidarReport:
+    """Measures results on their data. Frames without results have no detections.
 
     Args:
         predictions: a folder of KITTI's result files, or a results file of nuScenes.
-        data: a folder of KITTI's labels, tables of nuScenes, or a converted split.
+        data: a folder of KITTI, its training/ or its labels, tables of nuScenes, or a converted
+            split.
         classes: of KITTI; its three by default.
+        frames: of KITTI, a file with the ids of those to measure; all by default.
 
     Raises:
         ValueError, FileNotFoundError: if one of them cannot be read, or they do not fit.
@@ -62,6 +69,8 @@ def eval_lidar(predictions: str, data: str, classes: Sequence[str] | None = None
     if predictions.endswith(".json"):
         if classes is not None:
             raise ValueError("the classes of nuScenes are fixed; leave out --classes")
+        if frames is not None:
+            raise ValueError("--frames is for KITTI's result files; leave it out")
         scenes = (
             nuscenes.scenes_of_tables(data)
             if nuscenes.is_tables(data)
@@ -70,10 +79,10 @@ def eval_lidar(predictions: str, data: str, classes: Sequence[str] | None = None
         metric, notes = nuscenes.measure_results(predictions, scenes)
     else:
         wanted = kitti.CLASSES if classes is None else tuple(classes)
-        if kitti.is_result_folder(data) or kitti.LABELS in storage.names(data):
-            metric, notes = kitti.measure_folders(predictions, data, wanted)
+        if kitti.label_folder(data) is not None:
+            metric, notes = kitti.measure_folders(predictions, data, wanted, frames)
         else:
-            metric, notes = kitti.measure_on_split(predictions, _split(data), wanted)
+            metric, notes = kitti.measure_on_split(predictions, _split(data), wanted, frames)
     facts = {
         "target": predictions,
         "data": data,

@@ -1,6 +1,6 @@
 """A results file of nuScenes for its metric: boxes in the global frame by token of the sample."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mtl_ray.shards.split import Split
 from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.lidar.nuscenes import CLASS_OF, open_nuscenes
 from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame
+from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS
 from mtl_ray.sources.lidar.objects import rotations
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 from mtl_ray.tasks.lidar.nuscenes.columns import (
@@ -38,11 +39,14 @@ _FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """What is known of a sample: its objects, where the vehicle is, and the bicycle racks."""
+    """What is known of a sample: its objects, where the vehicle is, the bicycle racks, and the name
+    of the scene that it is of, which tells its official split; empty if it is not known.
+    """
 
     truth: Columns
     vehicle: NDArray[np.float64] | None
     racks: Racks
+    of: str = ""
 
 
 def is_results_file(uri: str) -> bool:
@@ -57,11 +61,12 @@ def is_tables(uri: str) -> bool:
 
 
 def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dMetric, list[str]]:
-    """The metric of the samples in a results file, and notes.
+    """The metric of a results file, and notes. A sample without results has no detections.
 
     Args:
         uri: of the file.
-        scenes: by token.
+        scenes: by token. Of official scenes only those of the smallest official split count that
+            has all results, so that results of val are measured on val.
 
     Raises:
         ValueError: if the file is damaged, or has samples that are not in ``scenes``.
@@ -73,17 +78,27 @@ def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dM
             f"{missing[0]}"
         )
     metric = Detection3dMetric(CLASSES)
-    for token, boxes in results.items():
-        scene = scenes[token]
+    split, wanted = _official({scenes[token].of for token in results})
+    measured = {token: each for token, each in scenes.items() if not wanted or each.of in wanted}
+    for token, scene in measured.items():
         try:
-            found = _detections(boxes, scene)
+            found = _detections(results.get(token, ()), scene)
         except ValueError as error:
             raise ValueError(f"{uri}, sample {token}: {error}") from None
         frame = NuscenesFrame(truth=scene.truth, found=found)
         metric.add(MeasuredFrame(key=token, benchmark="nuscenes", kitti=None, nuscenes=frame))
-    others = len(scenes) - len(results)
-    notes = [f"{others} samples have no results and were left out"] if others else []
-    return metric, notes
+    others = len(measured) - len(results)
+    note = (
+        f"{others} of {len(measured)} samples{split and f' of {split}'} have no results and count "
+        "as without detections"
+    )
+    return metric, [note] if others else []
+
+
+def _official(names: Set[str]) -> tuple[str, frozenset[str]]:
+    """The smallest official split that has all these scenes, and its scenes; empty if none has."""
+    fits = [(name, scenes) for name, scenes in SPLITS.items() if names and names <= scenes]
+    return min(fits, key=lambda each: len(each[1]), default=("", frozenset()))
 
 
 def read_results(uri: str) -> Mapping[str, Sequence[Any]]:
@@ -197,7 +212,7 @@ def _scene(frame: KeyFrame) -> Scene:
     points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
     vehicle = frame.ego_to_global[:3, 3]
     judged = truth.judged(CLASSES, vehicle, racks, points)
-    return Scene(truth=judged, vehicle=vehicle, racks=racks)
+    return Scene(truth=judged, vehicle=vehicle, racks=racks, of=frame.scene)
 
 
 def scenes_of_split(split: Split) -> dict[str, Scene]:

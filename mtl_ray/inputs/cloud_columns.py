@@ -15,9 +15,18 @@ NAMES = ("x", "y", "z", "intensity", "ring", "time")
 LONGEST_TIME = 1e6
 """Larger numbers are a clock or no seconds, and no lag that a network could read."""
 
+FARTHEST_M = 1e6
+"""Metres of the lidar; larger coordinates are damage, or numbers of something else."""
+
 MAX_HEADER_BYTES = 65_536
 """The longest header of a file."""
 
+_COUNTS = (4, 5, 6)
+"""Numbers of a point in the files of the usual datasets."""
+_FEWEST = 100
+"""Points from which on the columns of a file tell how many they are."""
+_NEGATIVE = 0.05
+"""Share of negative intensities that no sensor gives."""
 _ALIASES = {
     "i": "intensity",
     "reflectivity": "intensity",
@@ -41,12 +50,44 @@ def check_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """The points.
 
     Raises:
-        ValueError: if a coordinate is not a finite number.
+        ValueError: if a number is not finite, or one of the first three, the coordinates, is above
+            1,000 km.
     """
     invalid = int((~np.isfinite(points)).any(axis=1).sum())
     if invalid:
         raise ValueError(f"{invalid} of {len(points)} points have a NaN or infinite number")
+    far = int((np.abs(points[:, :3]) > FARTHEST_M).any(axis=1).sum())
+    if far:
+        raise ValueError(f"{far} of {len(points)} points are more than {FARTHEST_M:,.0f} m away")
     return points
+
+
+def better_count(numbers: NDArray[np.float32], count: int) -> int | None:
+    """How many numbers a point of a file has that was read with another count; None unless it is
+    certain.
+
+    With a wrong count every column is a mixture of all: the third is as wide as the scene, and the
+    fourth, an intensity, is often negative. With the right one no intensity is, and the points are
+    less than half as high.
+
+    Args:
+        numbers: of the file.
+        count: numbers of a point, of which the file has whole points.
+    """
+    read = numbers.reshape(-1, count)
+    if len(read) < _FEWEST or (count > 3 and (read[:, 3] < 0).mean() < _NEGATIVE):
+        return None
+    for other in (each for each in _COUNTS if each != count and len(numbers) % each == 0):
+        points = numbers.reshape(-1, other)
+        if (points[:, 3] >= 0).all() and 2 * _height(points) < _height(read):
+            return other
+    return None
+
+
+def _height(points: NDArray[np.float32]) -> float:
+    """Metres that all but a tenth of the points are in."""
+    low, high = np.percentile(points[:, 2], (5, 95))
+    return float(high - low)
 
 
 def check_size(points: int, numbers: int, limit: int) -> None:

@@ -1,7 +1,8 @@
 """Files of point clouds: raw float32 numbers, ``.npy``, ``.pcd`` and ``.ply``, read within limits.
 
 A file is untrusted: its header is checked before memory is taken for what it claims, and nothing in
-it is executed. The first bytes decide the format, not the name.
+it is executed. The first bytes decide the format, not the name. A name that promises another format
+than raw numbers is a reason to refuse bytes that are none.
 """
 
 import io
@@ -11,13 +12,14 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from mtl_ray.inputs.cloud_columns import (
+    better_count,
     check_points,
     check_size,
     cloud_of_columns,
     feature_names,
 )
-from mtl_ray.inputs.cloud_pcd import read_pcd
-from mtl_ray.inputs.cloud_ply import read_ply
+from mtl_ray.inputs.cloud_pcd import is_pcd, read_pcd
+from mtl_ray.inputs.cloud_ply import is_ply, read_ply
 from mtl_ray.inputs.point_cloud import MAX_FEATURES, PointCloud
 
 __all__ = ["SUFFIXES", "check_points", "feature_names", "read_cloud_file", "write_npy"]
@@ -29,13 +31,17 @@ MAX_NPY_HEADER_BYTES = 10_000
 _OTHERS = {b"PK\x03\x04": "a zip or .npz file", b"LASF": "a .las file"}
 
 
-def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
+def read_cloud_file(
+    data: bytes, limit: int, features: int = 4, *, guessed: bool = False
+) -> PointCloud:
     """The cloud of a file or of the body of a request. An empty file is a cloud of no points.
 
     Args:
         data: the file.
         limit: the most numbers, points times features.
         features: numbers of a point in a file of raw float32 numbers.
+        guessed: whether they are to be compared with the numbers of the file; see
+            ``better_count``.
 
     Raises:
         TooLargeError: if there are more numbers than allowed.
@@ -43,13 +49,35 @@ def read_cloud_file(data: bytes, limit: int, features: int = 4) -> PointCloud:
     """
     if data.startswith(npy_format.MAGIC_PREFIX):
         return _read_npy(data, limit)
-    if data.startswith((b"# .PCD", b"VERSION ", b"FIELDS ")):
+    if is_pcd(data):
         return read_pcd(data, limit)
-    if data.startswith((b"ply\n", b"ply\r\n")):
+    if is_ply(data):
         return read_ply(data, limit)
     if data[:4] in _OTHERS:
         raise ValueError(f"this is {_OTHERS[data[:4]]}; write the points as .npy, .pcd or .ply")
-    return _read_raw(data, limit, features)
+    cloud = _read_raw(data, limit, features)
+    if guessed and (better := better_count(cloud.points.ravel(), features)) is not None:
+        raise ValueError(
+            f"read with {features} numbers a point the file is no cloud, but with {better} it is; "
+            "the option features says how many a point has"
+        )
+    return cloud
+
+
+def is_raw(data: bytes) -> bool:
+    """Whether a file can only be numbers without a header: it begins as no other format does."""
+    return not (data.startswith(npy_format.MAGIC_PREFIX) or is_pcd(data) or is_ply(data))
+
+
+def check_suffix(data: bytes, name: str) -> None:
+    """Compares the name of a file with what it begins with.
+
+    Raises:
+        ValueError: if it is named ``.npy``, ``.pcd`` or ``.ply`` and is none of them.
+    """
+    suffix = name.lower()[-4:]
+    if suffix in SUFFIXES[1:] and is_raw(data):
+        raise ValueError(f"the file is named {suffix}, but it does not begin as such a file does")
 
 
 def _read_raw(data: bytes, limit: int, features: int) -> PointCloud:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.inputs.cloud_files import feature_names, read_cloud_file
+from mtl_ray.inputs.cloud_files import feature_names, is_raw, read_cloud_file
+from mtl_ray.inputs.cloud_pcd import is_pcd
+from mtl_ray.inputs.cloud_ply import is_ply
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import MAX_FEATURES, PointCloud
 
@@ -17,9 +19,6 @@ FEATURES_OPTION = (
     "numbers above 1 are taken for rings, as in files of nuScenes, and the time is 0."
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-_NPY = b"\x93NUMPY"
-_NAMED_FILES = (b"# .PCD", b"VERSION ", b"FIELDS ", b"ply\n", b"ply\r\n")
-"""The first bytes of files that name the numbers of a point."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,18 +73,19 @@ def read_with_features(data: bytes, limit: int, *, features: FileFeatures) -> Po
     """The cloud of a file; see ``read_cloud_file``. Names that the file states itself stay.
 
     Raises:
-        ValueError: also if a point of the file has another number of features than it must.
+        ValueError: also if a point of the file has another number of features than it must, or,
+            where the option does not state it, than it is read with.
     """
     names = features.names
     try:
-        cloud = read_cloud_file(data, limit, len(names))
+        cloud = read_cloud_file(data, limit, len(names), guessed=not features.counted)
     except TooLargeError:
         raise
     except ValueError as error:
-        if data.startswith((*_NAMED_FILES, _NPY)) or len(data) % (4 * len(names)) == 0:
+        if not is_raw(data) or len(data) % (4 * len(names)) == 0:
             raise
         raise ValueError(f"{error}; the option features says how many a point has") from None
-    if data.startswith(_NAMED_FILES) or cloud.features != feature_names(len(cloud.features)):
+    if is_pcd(data) or is_ply(data) or cloud.features != feature_names(len(cloud.features)):
         return cloud  # the file names them
     if (count := cloud.points.shape[1]) != len(names):
         if features.counted:

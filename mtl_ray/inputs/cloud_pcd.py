@@ -3,6 +3,7 @@
 Format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ MAX_FIELDS = 128
 MAX_COUNT = 4096
 """The most numbers of one field, such as a histogram."""
 
+_COMMENT = b"# .PCD"
+_START = re.compile(rb"(?:#[^\n]*\n|[ \t\r]*\n)*(?:VERSION|FIELDS|COLUMNS)[ \t]", re.IGNORECASE)
 _TYPES = {
     ("F", 4): "<f4",
     ("F", 8): "<f8",
@@ -52,6 +55,11 @@ class _Header:
         """Of the columns of those fields that have one number."""
         names = [name for name, count in zip(self.names, self.counts, strict=True) if count == 1]
         return cloud_of_columns(names, columns)
+
+
+def is_pcd(data: bytes) -> bool:
+    """Whether a file begins as a header does: with comments, if any, and VERSION or FIELDS."""
+    return data.startswith(_COMMENT) or _START.match(data[:MAX_HEADER_BYTES]) is not None
 
 
 def read_pcd(data: bytes, limit: int) -> PointCloud:

@@ -39,6 +39,11 @@ class _Element:
     has_list: bool = False
 
 
+def is_ply(data: bytes) -> bool:
+    """Whether a file begins as a header does."""
+    return data.startswith((b"ply\n", b"ply\r\n"))
+
+
 def read_ply(data: bytes, limit: int) -> PointCloud:
     """The cloud of a file.
 

@@ -1,6 +1,7 @@
 """``analyze eval-metric`` on result files of KITTI and nuScenes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
 from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
+from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.inputs.point_cloud import Calibration, PointCloud, encoded_points
+from mtl_ray.layout import CLOUDS
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.write import publish_manifest, write_shard
+from mtl_ray.sources.writers.kitti import NOMINAL
+from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
+from mtl_ray.tasks.lidar.results import KittiResults
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 
@@ -56,17 +65,43 @@ def test_thresholds_divide_strict_from_loose(tmp_path: Path) -> None:
     assert figures["mAP"] == 0
 
 
-def test_labels_without_results_are_left_out_and_said(tmp_path: Path) -> None:
+def test_frames_without_results_have_no_detections(tmp_path: Path) -> None:
     labels, results = folders(tmp_path)
-    (results / "000002.txt").unlink()
+    for missing in ("000001.txt", "000002.txt"):
+        (results / missing).unlink()
     found = eval_lidar(str(results), str(labels))
-    assert found.report.facts["samples"] == 2
-    assert "1 label files have no result file and were left out" in found.notes
-    (results / "000001.txt").write_text("")  # a frame without detections counts
-    assert eval_lidar(str(results), str(labels)).report.facts["samples"] == 2
+    assert found.report.facts["samples"] == 3
+    assert found.report.figures["KITTI/Car_3D_AP40_moderate_strict"] == pytest.approx(32.5)
+    (note,) = [note for note in found.notes if "no result file" in note]
+    assert note.startswith("2 of 3 frames have no result file and count as without detections")
+    for name in ("000001.txt", "000002.txt"):
+        (results / name).write_text("")
+    same = eval_lidar(str(results), str(labels)).report.figures
+    assert same == pytest.approx(dict(found.report.figures), nan_ok=True)
     (results / "000009.txt").write_text("")
     with pytest.raises(ValueError, match="1 frames without a label file"):
         eval_lidar(str(results), str(labels))
+
+
+def test_a_list_chooses_the_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, results = folders(tmp_path)
+    (results / "000002.txt").unlink()
+    frames = tmp_path / "val.txt"
+    frames.write_text("000000\n1\n")
+    (results / "000000.txt").write_text("")
+    for data in (tmp_path, labels.parent, labels):
+        assert main([str(results), "--data", str(data), "--frames", str(frames)]) == 0
+        printed = capsys.readouterr().out
+        assert "30 moderate" in printed
+        assert "no result file" not in printed
+    frames.write_text("000001\n")
+    assert main([str(results), "--data", str(labels), "--frames", str(frames)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 result files are not in the list of frames and were left out" in printed
+    assert "mAP 0.3500" in printed  # 15 objects give 14 of 40 recalls
+    frames.write_text("7\n")
+    with pytest.raises(ValueError, match=r"lists 1 frames without a label file .* such as 000007"):
+        eval_lidar(str(results), str(labels), None, str(frames))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +119,42 @@ def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str)
     with pytest.raises(ValueError, match=problem) as raised:
         read_file(str(file), scored=True)
     assert f"{file}, line 3" in str(raised.value)
+
+
+def test_results_of_a_vehicle_with_several_cameras(tmp_path: Path) -> None:
+    """Written and measured in the whole cloud: half of the cars are behind the first camera."""
+    front = np.array([(10.0 + 6 * number, 1, -1, 4, 2, 1.5, 0.3) for number in range(10)])
+    boxes = np.vstack([front, front * [-1, 1, 1, 1, 1, 1, 1]])
+    cameras = tuple(replace(NOMINAL, name=f"image_{number}") for number in range(2))
+    cloud = PointCloud(
+        points=np.zeros((0, 4), np.float32),
+        calibration=Calibration(benchmark="kitti", cameras=cameras),
+    )
+    sample = Sample(
+        key="000000",
+        inputs={"points": encoded_points(cloud)},
+        annotations={"boxes_3d": Boxes3d.of(boxes, ["Car"] * 20, ("Car",))},
+    )
+    split = str(tmp_path / "split")
+    publish_manifest(
+        split,
+        [write_shard(split, "one.arrow", [sample], layout=CLOUDS)],
+        name="one",
+        vocabulary=Vocabulary(classes={"boxes_3d": ("Car",)}),
+        shuffled=True,
+        provenance={},
+    )
+    for count, expected in ((20, 100), (10, 50)):
+        results = KittiResults(str(tmp_path / f"{count}"), ("Car",), 0.1)
+        found = Detections3d(
+            boxes=boxes[:count].astype(np.float32),
+            scores=np.linspace(0.9, 0.5, count, dtype=np.float32),
+            classes=np.zeros(count, np.int64),
+        )
+        results.write(sample, found)
+        figures = eval_lidar(str(tmp_path / f"{count}"), split, ["Car"])
+        name = "KITTI/Car_3D_AP40exact_moderate_strict"
+        assert figures.report.figures[name] == pytest.approx(expected)
 
 
 def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
@@ -141,13 +212,30 @@ def test_nuscenes_results_without_error(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps({"meta": {}, "results": {"t": boxes}}))
     assert is_lidar_result(str(file))
-    metric, notes = measure_results(str(file), {"t": known, "other": known})
+    metric, notes = measure_results(str(file), {"t": known})
     figures = metric.result()
     assert figures["NDS"] == pytest.approx(1)
     assert figures["mAP"] == pytest.approx(1)
-    assert notes == ["1 samples have no results and were left out"]
+    assert notes == []
     with pytest.raises(ValueError, match="1 samples that the data does not have, such as t"):
         measure_results(str(file), {})
+
+
+def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
+    known, boxes = scene(np.random.default_rng(0), 200)
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {"t": boxes}}))
+    metric, notes = measure_results(str(file), {"t": known, "other": known})
+    assert metric.result()["mAP"] < 0.6
+    assert notes == ["1 of 2 samples have no results and count as without detections"]
+    scenes = {
+        "t": replace(known, of="scene-0003"),
+        "other": replace(known, of="scene-0012"),
+        "training": replace(known, of="scene-0001"),
+    }
+    metric, notes = measure_results(str(file), scenes)
+    assert notes == ["1 of 2 samples of val have no results and count as without detections"]
+    assert len(metric.frames) == 2
 
 
 @pytest.mark.parametrize(

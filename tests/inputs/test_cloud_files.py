@@ -3,6 +3,7 @@
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl_ray.inputs.cloud_files import read_cloud_file, write_npy
+from mtl_ray.inputs.cloud_columns import better_count
+from mtl_ray.inputs.cloud_files import check_suffix, read_cloud_file, write_npy
 from mtl_ray.inputs.cloud_pcd import decompress_lzf
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud
@@ -240,6 +242,97 @@ def test_points_that_are_no_place_are_refused_and_counted(value: float) -> None:
     for file in files:
         with pytest.raises(ValueError, match="1 of 40 points have a NaN or infinite number"):
             read_cloud_file(file, LIMIT)
+
+
+def test_coordinates_beyond_any_lidar_are_refused_and_counted() -> None:
+    points = with_number(-1.5e6)
+    columns = dict(zip(COLUMNS, points.T, strict=True))
+    for file in (points.tobytes(), npy(points), pcd(columns), ply(columns, "ascii")):
+        with pytest.raises(ValueError, match="1 of 40 points are more than 1,000,000 m away"):
+            read_cloud_file(file, LIMIT)
+    points = POINTS.copy()
+    points[:, 3] = 1e9  # no coordinate
+    assert np.array_equal(read_cloud_file(points.tobytes(), LIMIT).points, points)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"# written by hand\n# .PCD v0.7\n",
+        b"#\n\n  \n",
+        b"# a comment\r\n",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("coding", ["ascii", "binary", "binary_compressed"])
+def test_any_comment_may_begin_a_pcd_file(start: bytes, coding: str) -> None:
+    _, _, rest = pcd(COLUMNS, coding).partition(b"\n")
+    _, _, without_version = rest.partition(b"\n")
+    for file in (start + rest, start + without_version):
+        cloud = read_cloud_file(file, LIMIT)
+        assert cloud.features == ("x", "y", "z", "intensity")
+        assert np.array_equal(cloud.points, POINTS)
+
+
+def test_a_name_must_not_promise_what_the_file_is_not() -> None:
+    for kind, file in FILES.items():
+        suffix = "bin" if kind == "raw" else kind[:3]
+        check_suffix(file, f"a.{suffix}")
+        check_suffix(file, "a.pcd.bin")
+    for name in ("a.npy", "b/a.PCD", "a.ply"):
+        for file in (FILES["raw"], b"\x93NUMPI" + FILES["npy"][6:], b""):
+            with pytest.raises(ValueError, match="does not begin as such a file"):
+                check_suffix(file, name)
+
+
+def scene(features: int, seed: int = 0, *, order: bool = True) -> np.ndarray:
+    """Points all around on a street, with intensity 0 to 255, ring and time lag."""
+    rng = np.random.default_rng(seed)
+    angle, metres = rng.uniform(0, 6.28, 3000), rng.exponential(12, 3000) + 2
+    z = rng.normal(-1.7, 0.1, 3000) + rng.exponential(0.4, 3000)
+    columns = [metres * np.cos(angle), metres * np.sin(angle), z, rng.integers(0, 256, 3000)]
+    columns += [rng.integers(0, 32, 3000), rng.uniform(0, 0.5, 3000)]
+    found = np.stack(columns, axis=1)[:, :features].astype("<f4")
+    return found[np.argsort(angle)] if order else found
+
+
+@pytest.mark.parametrize("order", [False, True])
+@pytest.mark.parametrize("features", [3, 4, 5, 6])
+def test_a_wrong_count_is_refused_and_the_right_one_never(features: int, order: bool) -> None:
+    points = scene(features, order=order)
+    assert np.array_equal(
+        read_cloud_file(points.tobytes(), 10**6, features, guessed=True).points, points
+    )
+    front = points[points[:, 0] > 0][:600]
+    read_cloud_file(front.tobytes(), 10**6, features, guessed=True)
+    for wrong in {3, 4, 5, 6} - {features}:
+        assert len(read_cloud_file(points.tobytes(), 10**6, wrong).points)  # as it is stated
+        if (features, wrong) != (6, 3) and features != 3:
+            with pytest.raises(ValueError, match=f"with {wrong} .* but with {features} it is"):
+                read_cloud_file(points.tobytes(), 10**6, wrong, guessed=True)
+
+
+def test_real_clouds_tell_their_count(shared_data: Path) -> None:
+    kitti = sorted(shared_data.glob("lidar_kitti_*/training/velodyne_reduced/*.bin"))
+    nuscenes = sorted(shared_data.glob("lidar_nuscenes_key/samples/LIDAR_TOP/*.bin"))
+    assert len(kitti) > 30
+    assert nuscenes
+    for files, features in ((kitti, 4), (nuscenes, 5)):
+        for file in files:
+            numbers = np.fromfile(file, "<f4")
+            assert better_count(numbers, features) is None
+            for wrong in {3, 4, 5, 6} - {features}:
+                whole = numbers[: len(numbers) // (12 * 5) * 60]
+                assert better_count(whole, wrong) == features
+
+
+@given(
+    points=hnp.arrays(np.float32, (200, 5), elements=st.floats(-50, 50, width=32)),
+    count=st.sampled_from([4, 5]),
+)
+def test_noise_tells_nothing(points: np.ndarray, count: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 5, points.shape).astype(np.float32)
+    assert better_count((points + noise).ravel(), count) is None
 
 
 class Trap:

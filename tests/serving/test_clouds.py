@@ -196,6 +196,22 @@ def test_the_features_of_a_network_with_time(app: App, timed: MiddlePredictor) -
     assert answer.json()["prediction"][0]["velocity"] == [1.0, 1.0]
 
 
+def test_another_count_than_the_network_reads_is_refused_unless_it_is_stated(
+    app: App, timed: MiddlePredictor
+) -> None:
+    """Five numbers a point, read as four, are as many bytes as a cloud of a quarter more points."""
+    rng = np.random.default_rng(3)
+    columns = [rng.normal(0, 20, 400), rng.normal(0, 20, 400), rng.uniform(-2, 1, 400)]
+    points = np.stack([*columns, rng.uniform(0, 255, 400), rng.integers(0, 32, 400)], axis=1)
+    body = points.astype("<f4").tobytes()
+    answer = post(app, content=body)
+    assert answer.status_code == 400
+    assert "with 4 numbers a point the file is no cloud, but with 5" in answer.json()["message"]
+    for query in ({"features": "4"}, {"features": "5"}):
+        assert post(app, content=body, params=query).status_code == 200
+    assert post(app, "timed", content=body).status_code == 200
+
+
 def test_models_and_openapi_tell_of_clouds(app: App) -> None:
     entry = call(app, "GET", "/models").json()["models"][0]
     assert entry["input"]["name"] == "points"

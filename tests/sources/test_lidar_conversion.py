@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from mtl_ray.distributed.convert_files import convert_files, files_summary
 from mtl_ray.distributed.split import SplitOptions, split_data
 from mtl_ray.geometry.boxes_3d import points_in_boxes
 from mtl_ray.inputs.cloud_files import SUFFIXES
+from mtl_ray.inputs.point_cloud import encoded_points
 from mtl_ray.inputs.points import POINTS
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
@@ -22,8 +24,12 @@ from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.folders import PASSED_OVER
 from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.lidar.config import CloudObjects, Clouds, Kitti, Street
-from mtl_ray.sources.writers.kitti import NO_CAMERA, OTHER_FEATURES
+from mtl_ray.sources.lidar.kitti import NO_IMAGE
+from mtl_ray.sources.writers.kitti import NO_CAMERA, OTHER_FEATURES, open_kitti_writer
+from mtl_ray.sources.writers.writer import Target
+from tests.evaluation.conftest import png
 
+PNG = png(np.zeros((20, 30, 3), np.uint8))
 Encoding = Literal["arrow", "tfrecord"]
 
 
@@ -171,6 +177,53 @@ def test_kitti_files_come_back(tmp_path: Path, streets: Path) -> None:
         assert grounds[1] == pytest.approx(unit, abs=1e-9)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_kitti_files_of_several_cameras_come_back(
+    tmp_path: Path, streets: Path, both: bool
+) -> None:
+    """As Waymo's, also those of MMDetection3D, where label_2 is of one of the cameras."""
+    (name, before), *_ = samples_of(streets).items()
+    (camera,) = before.inputs["points"].calibration.cameras
+    turned = replace(
+        camera, lidar_to_camera=np.diag([-1.0, 1, -1, 1]) @ camera.lidar_to_camera, name="back"
+    )
+    cloud = POINTS.decode(before.inputs["points"], 10**7)
+    calibration = replace(cloud.calibration, cameras=(camera, turned, camera))
+    sample = Sample(
+        key=name,
+        inputs={
+            "points": encoded_points(
+                replace(cloud, calibration=calibration), (b"\xff\xd8a", PNG, b"\xff\xd8c")
+            )
+        },
+        annotations=before.annotations,
+    )
+    vocabulary = open_split(str(streets)).vocabulary
+    target = Target(uri=str(tmp_path), split="val", vocabulary=vocabulary)
+    writer = open_kitti_writer(target)
+    writer.finish([writer.write(sample)[0]])
+    if both:
+        (tmp_path / "training" / "label_2").mkdir()
+        (tmp_path / "training" / "label_2" / f"{name}.txt").write_text("")
+        file = tmp_path / "training" / "calib" / f"{name}.txt"
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if "Tr_velo_to_cam:" not in line))
+    source = open_source(Kitti(root=str(tmp_path), split="val", camera_images=True))
+    after, items = source.read(0)
+    assert after is not None
+    one, other = objects_of(before), objects_of(after)
+    assert one.names == other.names
+    assert other.boxes == pytest.approx(one.boxes, abs=2e-4)
+    found = after.inputs["points"]
+    assert found.calibration.benchmark == ""
+    assert [each.name for each in found.calibration.cameras] == ["image_0", "image_1", "image_2"]
+    for read, written in zip(found.calibration.cameras, calibration.cameras, strict=True):
+        assert read.lidar_to_camera == pytest.approx(written.lidar_to_camera, abs=1e-9)
+        assert read.projection == pytest.approx(written.projection, abs=1e-9)
+    assert found.images == (b"", PNG, b"")
+    assert {item.reason.partition(":")[0] for item in items} == {NO_IMAGE}  # two are damaged
+
+
 def test_the_formats_of_images_refuse_clouds(tmp_path: Path, streets: Path) -> None:
     for form in ("coco", "yolo", "voc", "semantic_png"):
         with pytest.raises(ValueError, match="boxes_3d"):
@@ -200,6 +253,7 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
     (folder / "a.pcd.bin").write_bytes(points.tobytes())
     (folder / "cut.bin").write_bytes(points.tobytes()[:-2])
     (folder / "empty.bin").write_bytes(b"")
+    (folder / "misnamed.ply").write_bytes(points.tobytes())
     (folder / "notes.doc").write_text("no cloud")
     converted(Clouds(root=str(tmp_path / "raw"), split="night", features=5), tmp_path / "out")
     found = samples_of(tmp_path / "out")
@@ -212,12 +266,29 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
     assert [(each["file"], each.get("note", False)) for each in rejects] == [
         ("deeper/notes.doc", True),
         ("deeper/cut.bin", False),
+        ("deeper/misnamed.ply", False),
     ]
     assert rejects[0]["reason"].startswith(PASSED_OVER)
     here = open_source(Clouds(root=str(folder), split="anything", features=5))
-    assert list(here.records) == ["a.pcd.bin", "cut.bin", "empty.bin"]
+    assert list(here.records) == ["a.pcd.bin", "cut.bin", "empty.bin", "misnamed.ply"]
     with pytest.raises(FileNotFoundError, match=SUFFIXES[0]):
         open_source(Clouds(root=str(tmp_path), split="none"))
+
+
+def test_clouds_of_another_number_of_features_are_rejected(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    (file,) = (shared_data / "lidar_nuscenes_key" / "samples" / "LIDAR_TOP").iterdir()
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.bin").symlink_to(file)
+    source = open_source(Clouds(root=str(tmp_path / "raw"), split="val"))
+    sample, (item,) = source.read(0)
+    assert sample is None
+    assert "with 5 it is; the option features" in item.reason
+    source = open_source(Clouds(root=str(tmp_path / "raw"), split="val", features=5))
+    sample, _ = source.read(0)
+    assert sample is not None
+    assert len(points_of(sample)) == 34_688
 
 
 def test_clouds_of_no_camera_become_kitti_files(tmp_path: Path) -> None:

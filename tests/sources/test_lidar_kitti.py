@@ -15,14 +15,8 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.image_reading import USUAL_RULE, open_source
 from mtl_ray.sources.lidar import kitti, kitti_labels
 from mtl_ray.sources.lidar.config import Kitti
-from mtl_ray.sources.lidar.kitti_labels import (
-    kitti_lines,
-    label_lines,
-    plane_lines,
-    read_calibration,
-    read_labels,
-    read_plane,
-)
+from mtl_ray.sources.lidar.kitti_calibration import plane_lines, read_cameras, read_plane
+from mtl_ray.sources.lidar.kitti_labels import kitti_lines, label_lines, read_labels
 from mtl_ray.sources.lidar.street import CAMERA
 from mtl_ray.sources.source import SkippedItem
 
@@ -286,11 +280,12 @@ def test_an_empty_label_file_is_annotated_and_a_missing_one_is_not(tmp_path: Pat
 
 def test_calibrations_are_read_by_name() -> None:
     lines = CALIBRATION.splitlines()
-    one, other = (read_calibration("\n".join(each).encode()) for each in (lines, lines[::-1]))
-    assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+    (one,), (other,) = (read_cameras("\n".join(each).encode()) for each in (lines, lines[::-1]))
     tracking = CALIBRATION.replace("R0_rect:", "R_rect").replace("Tr_velo_to_cam:", "Tr_velo_cam")
-    again = read_calibration(tracking.encode())
-    assert all(np.array_equal(*pair) for pair in zip(one, again, strict=True))
+    (again,) = read_cameras(tracking.encode())
+    for each in (other, again):
+        assert np.array_equal(each.lidar_to_camera, one.lidar_to_camera)
+        assert np.array_equal(each.projection, one.projection)
 
 
 def test_the_fingerprint_changes_with_a_label(tmp_path: Path) -> None:
@@ -356,7 +351,7 @@ def test_planes_come_back(numbers: tuple[float, float, float]) -> None:
 def test_any_bytes_give_a_sentence(data: bytes) -> None:
     for read in (
         lambda: read_labels(data, "file", np.eye(4), CLASSES),
-        lambda: read_calibration(data),
+        lambda: read_cameras(data),
         lambda: read_plane(data, np.eye(4)),
     ):
         try:

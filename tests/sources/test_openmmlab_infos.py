@@ -17,7 +17,8 @@ from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.samples import Sample
 from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.lidar.dataset_configs import OpenmmlabInfos
-from mtl_ray.sources.lidar.kitti_labels import read_calibration, read_labels
+from mtl_ray.sources.lidar.kitti_calibration import read_cameras
+from mtl_ray.sources.lidar.kitti_labels import read_labels
 from mtl_ray.sources.source import SkippedItem
 
 CLASSES = ("Pedestrian", "Cyclist", "Car")
@@ -54,7 +55,8 @@ def test_kitti_as_in_the_label_file(shared_data: Path) -> None:
     (sample,), skipped = read_all(root, "000008")
     assert not skipped
     calib = (root / "training" / "calib" / "000008.txt").read_bytes()
-    to_camera, projection = read_calibration(calib)
+    (camera,) = read_cameras(calib)
+    to_camera, projection = camera.lidar_to_camera, camera.projection
     labels = (root / "training" / "label_2" / "000008.txt").read_bytes()
     expected, _ = read_labels(labels, "000008.txt", to_camera, CLASSES)
     boxes = boxes_of(sample)
@@ -343,6 +345,7 @@ def test_waymo_in_the_frame_of_the_camera_or_of_the_lidar(tmp_path: Path, newest
     assert boxes.names == ("Cyclist", "Sign", "unknown")
     assert np.allclose(boxes.boxes[:2], BOXES, atol=1e-5)
     assert sample.key == "0000007"
+    assert points_of(sample)[0].calibration.benchmark == ""
 
 
 def test_json_is_read_as_the_pickle(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_labels_and_calibration(tmp_path: Path) -> None:
     calibration = encoded.calibration
     assert encoded.images == (b"\xff\xd8jpeg",)
     assert calibration.notes == {"context": "segment-1", "microseconds": "1550083467346370"}
+    assert calibration.benchmark == ""
     camera = calibration.cameras[0]
     pixels, depth = project(np.array([[11.5, 1.0, 2.1]]), camera)
     assert np.allclose(depth, 10)

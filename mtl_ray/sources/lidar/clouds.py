@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.inputs.cloud_files import SUFFIXES, read_cloud_file
+from mtl_ray.inputs.cloud_files import SUFFIXES, check_suffix, read_cloud_file
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
@@ -25,13 +25,14 @@ MOST_NUMBERS = 100_000_000
 """Points times features of a file; a shard takes no larger sample."""
 
 
-def read_cloud(uri: str, name: str, features: int) -> PointCloud:
+def read_cloud(uri: str, name: str, features: int, *, guessed: bool = False) -> PointCloud:
     """Reads the file of a cloud.
 
     Args:
         uri: of the file.
         name: of the file, for messages.
         features: numbers of a point in a file of raw float32 numbers.
+        guessed: see ``read_cloud_file``.
 
     Raises:
         UnreadableError: if it is missing, damaged or too large.
@@ -39,7 +40,9 @@ def read_cloud(uri: str, name: str, features: int) -> PointCloud:
     try:
         if storage.size(uri) > 8 * MOST_NUMBERS:
             raise UnreadableError(name, f"the cloud has more than {MOST_NUMBERS:,} numbers")
-        return read_cloud_file(storage.read(uri), MOST_NUMBERS, features)
+        data = storage.read(uri)
+        check_suffix(data, name)
+        return read_cloud_file(data, MOST_NUMBERS, features, guessed=guessed)
     except FileNotFoundError:
         raise UnreadableError(name, "listed but not there") from None
     except OSError as error:
@@ -94,5 +97,5 @@ def _is_cloud(name: str) -> bool:
 
 
 def _read(reader: _Reader, key: str) -> Reading:
-    cloud = read_cloud(storage.join(reader.folder, key), key, reader.features)
+    cloud = read_cloud(storage.join(reader.folder, key), key, reader.features, guessed=True)
     return Sample(key=key, inputs={"points": encoded_points(cloud)}), []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Kitti(RawSource):
     """KITTI objects: training/{velodyne,calib,label_2,image_2}/ID.*, testing/ the same without
-    labels.
+    labels. Clouds of several cameras in this form (Waymo) have label_all, image_0, image_1, ...
     """
 
     type: Literal["kitti"] = "kitti"
@@ -35,7 +35,7 @@ class Kitti(RawSource):
     features: int = Field(default=4, ge=3, le=MAX_FEATURES)
     """Numbers of a point in the files: x, y, z, intensity, ..."""
     camera_images: bool = True
-    """Whether the images of image_2 are stored too, where they are there."""
+    """Whether the images of the cameras are stored too, where they are there."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""

@@ -19,7 +19,8 @@ from mtl_ray.sources.folders import find_list, is_image, read_ids, subfolders
 from mtl_ray.sources.image_reading import ImageRule, read_image
 from mtl_ray.sources.lidar.clouds import read_cloud
 from mtl_ray.sources.lidar.config import Kitti
-from mtl_ray.sources.lidar.kitti_labels import IMAGE_SIZE, read_calibration, read_labels, read_plane
+from mtl_ray.sources.lidar.kitti_calibration import IMAGES, ONLY, read_cameras, read_plane
+from mtl_ray.sources.lidar.kitti_labels import NO_RECTANGLE, read_labels
 from mtl_ray.sources.source import (
     Reading,
     SkippedItem,
@@ -43,19 +44,30 @@ INTENSITY = "intensity outside 0 to 1, kept as it is; is --features right?"
 _FAR_M = 100.0
 _NEAR_M = 0.001
 """Metres of the camera between which a reduced cloud has points, as in the original converter."""
-_FOLDERS = ("velodyne", "velodyne_reduced", "calib", "label_2", "planes", "image_2")
+_LABELS = "label_2"
+_ALL_LABELS = "label_all"
+"""The labels of a vehicle with several cameras, in the frame of the first; image_2 and label_2 are
+then one of them.
+"""
+_FOLDERS = ("velodyne", "velodyne_reduced", "calib", _LABELS, _ALL_LABELS, "planes", *IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The files of a frame, as paths in ROOT; empty where there is none."""
+    """The files of a frame, as paths in ROOT, images by folder; empty where there is none."""
 
     id: str
     cloud: str
     calibration: str
     labels: str
     plane: str
-    image: str
+    images: tuple[tuple[str, str], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of all files."""
+        images = (path for _, path in self.images)
+        return (self.cloud, self.calibration, self.labels, self.plane, *images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +96,22 @@ def open_kitti(config: Kitti, rule: ImageRule) -> Source:
     files = {folder: _by_id(found, root) for folder, found in stamps.items()}
     clouds, reduce = _cloud_folder(config, files, storage.join(root, part))
     ids, skipped = _ids(config.split, root, sorted(files[clouds]))
-    places = [files.get(name, {}) for name in (clouds, "calib", "label_2", "planes", "image_2")]
-    frames = [_Frame(id_, *(place.get(id_, "") for place in places)) for id_ in ids]
+    labels = _ALL_LABELS if files.get(_ALL_LABELS) else _LABELS
+    several = labels == _ALL_LABELS or (not files.get(_LABELS) and bool(files.get(IMAGES[0])))
+    images = IMAGES if several else (ONLY,)
+    folders = (clouds, "calib", labels, "planes")
+    cloud, calib, label, plane = (files.get(name, {}) for name in folders)
+    frames = [
+        _Frame(
+            *(id_, cloud.get(id_, ""), calib.get(id_, ""), label.get(id_, ""), plane.get(id_, "")),
+            tuple((name, files.get(name, {}).get(id_, "")) for name in images),
+        )
+        for id_ in ids
+    ]
     skipped += _findings(frames, part)
     if not _has_lists(root):
-        orphans = sorted(files.get("label_2", {}).keys() - files[clouds].keys())
-        skipped += [SkippedItem(files["label_2"][id_], "", NO_CLOUD) for id_ in orphans]
+        orphans = sorted(files.get(labels, {}).keys() - files[clouds].keys())
+        skipped += [SkippedItem(files[labels][id_], "", NO_CLOUD) for id_ in orphans]
     frames = [frame for frame in frames if frame.cloud]
     names = find_class_names(root, config.classes) or CLASSES
     at = {path: stamp for found in stamps.values() for path, stamp in found.items()}
@@ -169,20 +191,23 @@ def _identity(
 ) -> Iterator[str]:
     yield from names
     for frame in frames:
-        for path in (frame.cloud, frame.calibration, frame.labels, frame.plane, frame.image):
+        for path in frame.paths:
             stamp = stamps.get(storage.join(root, path), "") if path else ""
             yield f"{as_text(path)}\t{stamp}"
 
 
 def _read(reader: _Reader, frame: _Frame) -> Reading:
     items: list[SkippedItem] = []
-    camera = _camera(reader, frame)
-    image = b""
-    if frame.image:
-        camera, image = _with_image(reader, frame, camera, items)
+    paths = dict(frame.images)
+    sized = [
+        _with_image(reader, path, each, items) if (path := paths.get(each.name)) else (each, b"")
+        for each in _cameras(reader, frame)
+    ]
+    cameras = tuple(each for each, _ in sized)
+    camera = cameras[0]
     calibration = Calibration(
-        benchmark="kitti",
-        cameras=(camera,),
+        benchmark="kitti" if len(cameras) == 1 else "",
+        cameras=cameras,
         ground=_ground(reader, frame, camera, items),
         notes={"frame": as_text(frame.id)},
     )
@@ -191,36 +216,30 @@ def _read(reader: _Reader, frame: _Frame) -> Reading:
     if frame.labels:
         objects, found = _objects(reader, frame, camera, cloud.points)
         annotations["boxes_3d"] = objects
-        items += found
-    points = encoded_points(replace(cloud, calibration=calibration), (image,))
+        items += [item for item in found if len(cameras) == 1 or item.reason != NO_RECTANGLE]
+    images = tuple(image for _, image in sized)
+    points = encoded_points(replace(cloud, calibration=calibration), images)
     return Sample(key=frame.id, inputs={"points": points}, annotations=annotations), items
 
 
-def _camera(reader: _Reader, frame: _Frame) -> Camera:
+def _cameras(reader: _Reader, frame: _Frame) -> tuple[Camera, ...]:
     if not frame.calibration:
         raise UnreadableError(frame.cloud, "its calibration is not there")
     try:
-        matrices = read_calibration(_content(reader, frame.calibration))
+        return read_cameras(_content(reader, frame.calibration))
     except ValueError as error:
         raise UnreadableError(
             frame.calibration, f"the calibration cannot be used: {error}"
         ) from None
-    return Camera(
-        name="image_2",
-        width=IMAGE_SIZE[0],
-        height=IMAGE_SIZE[1],
-        lidar_to_camera=matrices[0],
-        projection=matrices[1],
-    )
 
 
 def _with_image(
-    reader: _Reader, frame: _Frame, camera: Camera, items: list[SkippedItem]
+    reader: _Reader, path: str, camera: Camera, items: list[SkippedItem]
 ) -> tuple[Camera, bytes]:
     """The camera with the size of its image, and the image file if it is to be stored."""
-    uri = storage.join(reader.root, frame.image)
+    uri = storage.join(reader.root, path)
     try:
-        image = read_image(uri, frame.image, reader.rule)
+        image = read_image(uri, path, reader.rule)
     except UnreadableError as error:
         items.append(replace(error.item, reason=f"{NO_IMAGE}: {error.item.reason}", note=True))
         return camera, b""

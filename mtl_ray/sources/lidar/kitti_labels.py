@@ -1,8 +1,7 @@
-"""The text files of KITTI objects: labels, calibrations and ground planes.
+"""The label files of KITTI objects.
 
 Frame of their boxes: camera 0, rectified: x right, y down, z front; metres. The location of a box
-is the centre of its bottom. A calibration is read by the names of its lines (files of other
-programs have other lines in another order).
+is the centre of its bottom.
 """
 
 import math
@@ -22,14 +21,10 @@ from mtl_ray.sources.source import SkippedItem
 DONT_CARE = "DontCare"
 """A region of the image that counts neither for nor against a prediction; it has no box in space.
 """
-IMAGE_SIZE = (1242, 375)
-"""Width and height in pixels of an image that is not there."""
 WRAPPED = "rotation beyond +-pi, wrapped"
 """Note on an object."""
 NO_RECTANGLE = "no box in the image, so that KITTI's metric counts it at no level"
 """Note on an object."""
-_SAME = {"R_rect": "R0_rect", "Tr_velo_cam": "Tr_velo_to_cam"}
-"""The names of lines in KITTI's tracking data."""
 _COLUMNS = (15, 16)
 """A label has 15 columns, a prediction has its score as the 16th."""
 _MOST_OBJECTS = 10_000
@@ -39,68 +34,6 @@ _FAR = 1e5
 """Metres, pixels: larger numbers are invalid."""
 _NO_BOX = "-1 -1 -1 -1000 -1000 -1000 -10"
 """Height, width, length, location and rotation of a DontCare."""
-
-
-def read_calibration(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The calibration of camera 2.
-
-    Args:
-        data: a file with lines ``P2: 12 numbers``, ``R0_rect: 9 numbers`` and ``Tr_velo_to_cam: 12
-            numbers``, in any order.
-
-    Returns:
-        lidar_to_camera (4, 4), to the rectified frame of camera 0: R0_rect Tr_velo_to_cam; and
-        projection (3, 4): P2.
-
-    Raises:
-        ValueError: in one sentence, if a line is missing or damaged.
-    """
-    found: dict[str, list[str]] = {}
-    for line in text_of(data).splitlines():
-        name, *numbers = line.replace(":", " ").split() or [""]
-        found.setdefault(_SAME.get(name, name), numbers)
-    shapes = {"P2": (3, 4), "R0_rect": (3, 3), "Tr_velo_to_cam": (3, 4)}
-    if missing := [name for name in shapes if name not in found]:
-        raise ValueError(f"its lines {', '.join(missing)} are missing")
-    projection, rectify, velo = (
-        _matrix(name, found[name], shape) for name, shape in shapes.items()
-    )
-    lidar_to_camera = np.eye(4)
-    lidar_to_camera[:3] = rectify @ velo
-    if abs(np.linalg.det(lidar_to_camera)) < 1e-6:
-        raise ValueError("R0_rect or Tr_velo_to_cam is no rotation")
-    return lidar_to_camera, projection
-
-
-def _matrix(name: str, numbers: Sequence[str], shape: tuple[int, int]) -> NDArray[np.float64]:
-    try:
-        values = [float(number) for number in numbers]
-    except ValueError:
-        raise ValueError(f"its line {name} has something else than numbers") from None
-    if len(values) != shape[0] * shape[1] or not all(map(math.isfinite, values)):
-        raise ValueError(f"its line {name} does not have {shape[0] * shape[1]} finite numbers")
-    return np.array(values).reshape(shape)
-
-
-def read_plane(data: bytes, lidar_to_camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The ground: (4,) a, b, c, d of a x + b y + c z + d = 0 in the frame of the lidar; c is not
-    negative.
-
-    Args:
-        data: a file whose fourth line is the plane in the frame of the camera.
-        lidar_to_camera: (4, 4).
-
-    Raises:
-        ValueError: in one sentence, if it has another form.
-    """
-    lines = text_of(data).splitlines()
-    if len(lines) < 4:
-        raise ValueError("a plane has four lines, the fourth with its four numbers")
-    plane = _matrix("4", lines[3].split(), (1, 4))[0] @ lidar_to_camera
-    norm = float(np.linalg.norm(plane[:3]))
-    if norm < 1e-6:
-        raise ValueError("the normal of its plane is 0")
-    return np.asarray(plane / (norm if plane[2] >= 0 else -norm), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +139,21 @@ def kitti_lines(
     names: Sequence[str],
     scores: NDArray[np.floating],
     camera: Camera,
+    *,
+    unseen: bool = False,
 ) -> list[str]:
-    """Predictions as KITTI's result files have them, 16 columns of four decimals; what the camera
-    does not see has no line.
+    """Predictions as KITTI's result files have them, 16 columns of four decimals.
 
     Args:
         boxes: (N, 7) in the frame of the lidar.
         names: N names of classes.
         scores: (N,).
         camera: with the calibration of the frame.
+        unseen: whether what the camera does not see has a line, with the box 0 0 0 0 in the image.
     """
     seen = boxes_2d(boxes, camera)
+    if unseen:
+        seen = np.nan_to_num(seen, nan=0.0)
     shown = np.flatnonzero(np.isfinite(seen).all(axis=1)).tolist()
     places = _places(boxes, camera)
     alpha = alpha_of(boxes)
@@ -265,26 +202,3 @@ def _text(numbers: Iterable[float]) -> str:
 def _word(name: str) -> str:
     """A name as one word."""
     return "_".join(name.split()) or "-"
-
-
-def calibration_lines(camera: Camera) -> list[str]:
-    """The calibration of a camera in the lines that KITTI has, in their order: programs read them
-    by place.
-    """
-    projection = _numbers(camera.projection)
-    return [
-        *(f"P{number}: {projection}" for number in range(4)),
-        f"R0_rect: {_numbers(np.eye(3))}",
-        f"Tr_velo_to_cam: {_numbers(camera.lidar_to_camera[:3])}",
-        f"Tr_imu_to_velo: {_numbers(np.eye(4)[:3])}",
-    ]
-
-
-def plane_lines(ground: NDArray[np.float64], lidar_to_camera: NDArray[np.float64]) -> list[str]:
-    """The inverse of ``read_plane``."""
-    plane = ground @ np.linalg.inv(lidar_to_camera)
-    return ["# Plane", "Width 4", "Height 1", _numbers(plane / np.linalg.norm(plane[:3]))]
-
-
-def _numbers(matrix: NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.12e}" for value in matrix.ravel())

@@ -72,6 +72,5 @@ DATASETS: Mapping[str, Dataset] = {
             f"{part}/image_{number}" for part in ("training", "testing") for number in range(5)
         ),
         features=waymo.FEATURES,
-        benchmark="kitti",
     ),
 }

@@ -20,7 +20,7 @@ from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.lidar.config import Street
 from mtl_ray.sources.lidar.kitti import CLASSES, in_image
-from mtl_ray.sources.lidar.kitti_labels import IMAGE_SIZE
+from mtl_ray.sources.lidar.kitti_calibration import IMAGE_SIZE
 from mtl_ray.sources.lidar.street_layout import Scene, lay_out
 from mtl_ray.sources.lidar.street_rays import Hits, Rays, cast, spinning_rays
 from mtl_ray.sources.lidar.street_things import NOISE_M

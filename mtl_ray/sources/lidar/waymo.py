@@ -143,7 +143,6 @@ def _cloud(frame: Frame) -> PointCloud:
         if which < len(laser.returns)
     ]
     calibration = Calibration(
-        benchmark="kitti",
         cameras=tuple(map(_camera, frame.cameras)),
         lidar_to_ego=np.eye(4),
         ego_to_global=frame.pose,

@@ -17,12 +17,12 @@ from mtl_ray.inputs.image_header import JPEG
 from mtl_ray.inputs.point_cloud import Camera, EncodedPoints
 from mtl_ray.inputs.points import POINTS
 from mtl_ray.samples import Sample
-from mtl_ray.sources.lidar.kitti_labels import (
+from mtl_ray.sources.lidar.kitti_calibration import (
     IMAGE_SIZE,
     calibration_lines,
-    label_lines,
     plane_lines,
 )
+from mtl_ray.sources.lidar.kitti_labels import label_lines
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 from mtl_ray.sources.writers.writer import Target, Writing, unique, write_file
 

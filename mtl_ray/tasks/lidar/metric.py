@@ -178,8 +178,9 @@ class Detection3dMetric:
         lines = [count_line(truth, name) for name in self.names]
         if len(truth) and np.isinf(truth.heights).all():
             lines.append(
-                "the data has no boxes in an image and no camera, so all objects that are not "
-                "marked as occluded or cut off count at every level; 2D figures are 0"
+                "the data has no camera or several, so it is measured in the whole cloud: all "
+                "objects that are not marked as occluded or cut off count at every level, and 2D "
+                "figures are 0"
             )
         return lines
 

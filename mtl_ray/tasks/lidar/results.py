@@ -27,7 +27,9 @@ class KittiResults:
         self._written: set[str] = set()
 
     def write(self, sample: Sample, prediction: Detections3d) -> None:
-        """Boxes are written for the first camera; see ``ResultsWriter``."""
+        """Boxes are written for the first camera, those outside its image only where there are
+        several; see ``ResultsWriter``.
+        """
         cameras = _calibration(sample).cameras
         if not cameras:
             raise ValueError(
@@ -36,7 +38,13 @@ class KittiResults:
             )
         kept = prediction.scores >= self.score_threshold
         names = [self.names[each] for each in prediction.classes[kept]]
-        lines = kitti_lines(prediction.boxes[kept], names, prediction.scores[kept], cameras[0])
+        lines = kitti_lines(
+            prediction.boxes[kept],
+            names,
+            prediction.scores[kept],
+            cameras[0],
+            unseen=len(cameras) > 1,
+        )
         name = f"{frame_id(sample.key)}.txt"
         if name in self._written:
             raise ValueError(f"two samples have the frame {name}, so one would replace the other")

@@ -1,6 +1,7 @@
 """The metric of a task of boxes in space: frames in, figures out, in any order."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,39 @@ def test_detections_outside_the_image_are_dropped() -> None:
     (kept,) = measured([(frame(0, Calibration())[0], behind)]).frames
     assert kept.kitti is not None
     assert len(kept.kitti.found) == 2
+
+
+@pytest.mark.parametrize("benchmark", ["kitti", ""])
+def test_several_cameras_are_judged_in_the_whole_cloud(benchmark: str) -> None:
+    """One of four cars is in the image of the front camera; the others are not lost."""
+    boxes = [[20, 0, -1, 4, 2, 1.5, 0], [-20, 0, -1, 4, 2, 1.5, 0], [0, 20, -1, 4, 2, 1.5, 0]]
+    boxes.append([0, -20, -1, 4, 2, 1.5, 0])
+    seen = np.full((4, 4), np.nan, np.float32)
+    seen[0] = (100, 100, 120, 110)  # too low for KITTI's levels
+    back = np.diag([-1.0, 1, -1, 1]) @ AXES
+    cameras = (CAMERA, replace(CAMERA, name="back", lidar_to_camera=back))
+    cloud = PointCloud(
+        points=np.zeros((0, 4), np.float32),
+        calibration=Calibration(benchmark=benchmark, cameras=cameras),
+    )
+    truth = Boxes3d.of(np.array(boxes, np.float64), ["Car"] * 4, CLASSES, boxes_2d=seen)
+    sample = Sample(
+        key="0", inputs={"points": encoded_points(cloud)}, annotations={"boxes_3d": truth}
+    )
+    some = [
+        Detections3d(
+            boxes=np.array(boxes[:count], np.float32),
+            scores=np.full(count, 0.9, np.float32),
+            classes=np.zeros(count, np.int64),
+        )
+        for count in (1, 4)
+    ]
+    one, whole = (measured([(sample, found)]) for found in some)
+    assert one.per_class()["Car"]["objects"] == 4
+    exact = "KITTI/Car_3D_AP40exact_moderate_strict"
+    assert one.result()[exact] == pytest.approx(25)
+    assert whole.result()[exact] == pytest.approx(100)
+    assert "measured in the whole cloud" in one.notes()[-1]
 
 
 def test_notes_say_what_counts() -> None:

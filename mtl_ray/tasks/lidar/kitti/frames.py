@@ -23,7 +23,8 @@ def kitti_frame(
 
     Data of the KITTI benchmark is measured in its camera's image: objects without a stored 2-D box
     get the one around their projection, and detections that the camera does not see are dropped.
-    All other data has no image: heights decide nothing, and every level has the same objects.
+    All other data, that of several cameras too, is measured in the whole cloud: heights decide
+    nothing, and every level has the same objects.
 
     Args:
         truth: of the cloud.
@@ -39,8 +40,10 @@ def kitti_frame(
 
 
 def in_image(calibration: Calibration) -> bool:
-    """Whether a cloud is measured in the image of a camera."""
-    return calibration.benchmark == "kitti" and bool(calibration.cameras)
+    """Whether a cloud is measured in the image of a camera: that of KITTI in its only one. Several
+    cameras are a vehicle with labels all around, of which one image has only a part.
+    """
+    return calibration.benchmark == "kitti" and len(calibration.cameras) == 1
 
 
 def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> Columns:
@@ -56,12 +59,23 @@ def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None
     alpha[unknown] = alpha_of(boxes[unknown])
     found = replace(found, alpha=alpha)
     if camera is None:
-        return replace(found, boxes_2d=_stored_2d(truth))
+        return found
     stored = _stored_2d(truth)
     missing = np.isnan(stored).any(axis=1) & np.isfinite(boxes).all(axis=1)
     stored[missing] = boxes_2d(boxes[missing], camera)
     # an object outside the image has no height, so it does not count
     return replace(found, boxes=_in_camera(boxes, camera), boxes_2d=np.nan_to_num(stored, nan=0.0))
+
+
+def file_columns(truth: Boxes3d, classes: Sequence[str], calibration: Calibration) -> Columns:
+    """The objects of one cloud in the frame of its first camera, in which KITTI's files state
+    boxes; see ``kitti_frame`` for the rules about images.
+    """
+    camera = calibration.cameras[0]
+    if in_image(calibration):
+        return object_columns(truth, classes, camera)
+    found = object_columns(truth, classes, None)
+    return replace(found, boxes=_in_camera(found.boxes, camera))
 
 
 def as_written(values: NDArray[np.float32]) -> NDArray[np.float64]:
