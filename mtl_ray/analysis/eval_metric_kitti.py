@@ -125,6 +125,7 @@ class _Results:
                 f"{uri} has results of {len(missing)} frames without a {what}, such as {missing[0]}"
             )
         self.wanted = there
+        self._listed = frames is not None
         if frames is not None:
             listed = set(_listed(frames, there))
             if unknown := sorted(listed - there.keys()):
@@ -141,9 +142,10 @@ class _Results:
         """About frames without a file, and files that are not measured."""
         notes = []
         if missing := len(self.wanted.keys() - self._found.keys()):
+            advice = "" if self._listed else "; --frames FILE measures those of a list alone"
             notes.append(
                 f"{missing} of {len(self.wanted)} frames have no result file and count as without "
-                "detections; --frames FILE measures those of a list alone"
+                f"detections{advice}"
             )
         if others := len(self._found.keys() - self.wanted.keys()):
             notes.append(f"{others} result files are not in the list of frames and were left out")

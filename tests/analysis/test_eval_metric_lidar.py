@@ -99,6 +99,9 @@ def test_a_list_chooses_the_frames(tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "1 result files are not in the list of frames and were left out" in printed
     assert "mAP 0.3500" in printed  # 15 objects give 14 of 40 recalls
+    frames.write_text("000001\n000002\n")
+    notes = eval_lidar(str(results), str(labels), None, str(frames)).notes
+    assert "1 of 2 frames have no result file and count as without detections" in notes
     frames.write_text("7\n")
     with pytest.raises(ValueError, match=r"lists 1 frames without a label file .* such as 000007"):
         eval_lidar(str(results), str(labels), None, str(frames))
