@@ -7,10 +7,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from jobs.run import run
 from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
+
+if TYPE_CHECKING:
+    from mtl_ray.export.bundle import WrittenBundle
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +127,6 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
     from mtl_ray.backends.config import engine_overrides
     from mtl_ray.distributed.export import map_engines
     from mtl_ray.export.bundle import checkpoint_config, export
-    from mtl_ray.export.engines_report import HTML_FILE, engines_table
     from mtl_ray.export.parity import ParityError, parity_table
     from mtl_ray.export.standalone import standalone_engine
     from mtl_ray.export.triton import check_repository, next_version, write_config
@@ -152,17 +155,11 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
         print(parity_table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)
         return 1
-    print(parity_table(bundle.parity))
-    print(f"checked on {bundle.samples}")
+    _tell(arguments, bundle)
     if arguments.to is not None:
         send_bundle(arguments.target, bundle.uri, config)
-        print(f"wrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
     if triton:
         print(f"wrote {write_config(bundle.uri)}")
-    for note in bundle.notes:
-        print(f"note: {note}")
-    if bundle.engines:
-        print(f"\n{engines_table(bundle.engines)}\nsee {bundle.uri}/{HTML_FILE}")
     failed = [row.name for row in bundle.engines if row.failure is not None]
     if arguments.standalone is not None:
         alone = standalone_engine(engines)
@@ -171,6 +168,21 @@ def _export(arguments: argparse.Namespace, to: str) -> int:
         else:
             _write_standalone(arguments, bundle.uri, alone)
     return int(bool(failed))
+
+
+def _tell(arguments: argparse.Namespace, bundle: "WrittenBundle") -> None:
+    """Prints what was written, and how it was checked."""
+    from mtl_ray.export.engines_report import HTML_FILE, engines_table
+    from mtl_ray.export.parity import parity_table
+
+    print(parity_table(bundle.parity))
+    print(f"checked on {bundle.samples}")
+    if arguments.to is not None:
+        print(f"wrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    for note in bundle.notes:
+        print(f"note: {note}")
+    if bundle.engines:
+        print(f"\n{engines_table(bundle.engines)}\nsee {bundle.uri}/{HTML_FILE}")
 
 
 if __name__ == "__main__":
