@@ -40,13 +40,13 @@ _FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
     """What is known of a sample: its objects, where the vehicle is, the bicycle racks, and the name
-    of the scene that it is of, which tells its official split; empty if it is not known.
+    of its scene, which tells the official split; empty if it is not known.
     """
 
     truth: Columns
     vehicle: NDArray[np.float64] | None
     racks: Racks
-    of: str = ""
+    scene: str = ""
 
 
 def is_results_file(uri: str) -> bool:
@@ -78,8 +78,8 @@ def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dM
             f"{missing[0]}"
         )
     metric = Detection3dMetric(CLASSES)
-    split, wanted = _official({scenes[token].of for token in results})
-    measured = {token: each for token, each in scenes.items() if not wanted or each.of in wanted}
+    split, wanted = _official({scenes[token].scene for token in results})
+    measured = {token: each for token, each in scenes.items() if not wanted or each.scene in wanted}
     for token, scene in measured.items():
         try:
             found = _detections(results.get(token, ()), scene)
@@ -212,7 +212,7 @@ def _scene(frame: KeyFrame) -> Scene:
     points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
     vehicle = frame.ego_to_global[:3, 3]
     judged = truth.judged(CLASSES, vehicle, racks, points)
-    return Scene(truth=judged, vehicle=vehicle, racks=racks, of=frame.scene)
+    return Scene(truth=judged, vehicle=vehicle, racks=racks, scene=frame.scene)
 
 
 def scenes_of_split(split: Split) -> dict[str, Scene]:

@@ -4,6 +4,7 @@ An engine with fp32 must give what torch gives, as the first engine. One with fp
 lose more than ``export.max_metric_drop`` of the metric of any head.
 """
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.inputs.input import placed
 from mtl_ray.loading.config import DataConfig
+
+_log = logging.getLogger(__name__)
 
 WARM_UP, MOST_RUNS, MOST_S = 5, 200, 4.0
 """Calls before the clock starts; most calls and most seconds that are timed."""
@@ -121,6 +124,7 @@ def build_engine(request: EngineRequest) -> BuiltEngine:
     except ValueError as error:
         return _failed(name, str(error))
     except Exception as error:
+        _log.exception("%s failed", name)
         said = dict.fromkeys((type(error).__name__, first_line(error)))  # one if it has no message
         return _failed(name, ": ".join(said))
 

@@ -103,7 +103,7 @@ def check_folder(folder: str) -> Path:
 
 def _of_onnxruntime(signature: Signature, engine: str | None) -> Signature:
     """The signature of an engine that ``predict.py`` can run."""
-    names = signature.engine_names if engine is None else (short_name(engine),)
+    names = signature.engine_names if engine is None else (engine,)
     for name in names:
         found = signature.of_engine(name)
         if isinstance(found.engine, OnnxRuntimeEngine):

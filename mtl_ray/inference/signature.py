@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.config import EngineConfig, engine_name
+from mtl_ray.backends.config import EngineConfig, engine_name, short_name
 from mtl_ray.backends.onnxruntime import MODEL_FILE, OnnxRuntimeEngine
 from mtl_ray.config.extend import extended
 from mtl_ray.config.strict import STRICT
@@ -112,11 +112,12 @@ class Signature:
         return (engine_name(self.engine), *(each.name for each in self.further))
 
     def of_engine(self, name: str) -> "Signature":
-        """The signature of one of the engines.
+        """The signature of one of the engines; ``openvino:fp32`` is ``openvino``.
 
         Raises:
             ValueError: if the bundle does not have it.
         """
+        name = short_name(name)
         if name == engine_name(self.engine):
             return self
         found = next((each for each in self.further if each.name == name), None)

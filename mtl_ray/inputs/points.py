@@ -3,9 +3,10 @@
 ``PointCanvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ from mtl_ray.inputs.point_cloud import (
     PointCloud,
     encoded_points,
 )
+
+_log = logging.getLogger(__name__)
 
 LEAST_VOXELS = 2
 """Arrays have at least this many voxels, so that a tracer takes their number for no constant."""
@@ -250,7 +253,7 @@ POINTS = PointsInput()
 
 def select_features(cloud: PointCloud, features: tuple[str, ...]) -> NDArray[np.float32]:
     """(N, F) float32: the features that a network reads, in its order; a feature that the cloud
-    does not have is 0.
+    does not have is 0, which a warning says once.
 
     Raises:
         ValueError: if it has no x, y or z.
@@ -261,11 +264,21 @@ def select_features(cloud: PointCloud, features: tuple[str, ...]) -> NDArray[np.
     if missing:
         raise ValueError(f"the cloud has no {', '.join(missing)}: {', '.join(cloud.features)}")
     place = {name: index for index, name in enumerate(cloud.features)}
+    if lacking := tuple(name for name in features if name not in place):
+        _warn_of(lacking)
     chosen = np.zeros((len(cloud.points), len(features)), np.float32)
     for column, name in enumerate(features):
         if name in place:
             chosen[:, column] = cloud.points[:, place[name]]
     return chosen
+
+
+@cache
+def _warn_of(lacking: tuple[str, ...]) -> None:
+    """Once in a process, not with every cloud."""
+    _log.warning(
+        "there are clouds without %s: the network reads 0 in their place", ", ".join(lacking)
+    )
 
 
 @pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,5 +1,5 @@
-"""What the start of a training says about its data: the sizes of the objects on the network's
-canvas, compared with the anchors of its heads, and features of points that the clouds do not have.
+"""The sizes of the objects of a training split on the network's canvas, compared with the anchors
+of its heads.
 """
 
 import logging
@@ -12,7 +12,6 @@ from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inputs.frame import sides_on_canvas
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.inputs.points import POINTS, PointCanvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.options import FITTING_STRIDES, AnchoredHead, anchored_head, stride_of
 
@@ -43,30 +42,6 @@ def log_object_sizes(config: ExperimentConfig) -> None:
     for name, head in heads.items():
         if len(sizes):
             _log.warning("%s", note(name, head, sizes, canvas))
-
-
-def log_missing_features(config: ExperimentConfig) -> None:
-    """Logs a line for each split whose first cloud lacks a feature that the network reads."""
-    canvas = config.data.canvas
-    if not isinstance(canvas, PointCanvas):
-        return
-    uris: list[str] = []
-    for data in (config.data.train.uri, config.data.val.uri):
-        uris += (data,) if isinstance(data, str) else data
-    for uri in dict.fromkeys(uris):
-        try:
-            (first,) = open_split(uri).read(0, 1)
-            there = first.inputs[POINTS.name].features
-        except Exception as error:  # the loader reports what is wrong with a split
-            _log.warning("the features of points could not be read: %s", error)
-            continue
-        if missing := [name for name in canvas.features if name not in there]:
-            _log.warning(
-                "the clouds of %s have no %s, which the network reads as 0; they have %s",
-                uri,
-                ", ".join(missing),
-                ", ".join(there),
-            )
 
 
 def object_sizes(config: ExperimentConfig, rule: Canvas) -> NDArray[np.float64]:

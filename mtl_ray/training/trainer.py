@@ -20,7 +20,7 @@ from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Claim, Content, TrainState
 from mtl_ray.training.context import Collective, RunContext, numerics
 from mtl_ray.training.learner import Learner
-from mtl_ray.training.object_sizes import log_missing_features, log_object_sizes
+from mtl_ray.training.object_sizes import log_object_sizes
 from mtl_ray.training.reporter import Reporter
 from mtl_ray.training.resume import (
     ResumePoint,
@@ -137,7 +137,6 @@ class _Training:
             storage.write(storage.join(self.uri, CONFIG_FILE), to_yaml(self.config).encode())
             if self.state.step == 0:
                 log_object_sizes(self.config)
-                log_missing_features(self.config)
         batches = iter(self.loader)
         best = None
         try:

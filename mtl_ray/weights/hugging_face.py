@@ -4,10 +4,7 @@ weights.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.sources.json_values import parse_json
@@ -21,9 +18,6 @@ _LEAST = 1e-6
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _UNNAMED = re.compile(r"LABEL_\d+")
 """The names that transformers gives to classes without names."""
-
-_LAYER = re.compile(r"(?:model\.decoder\.layers|(?:model\.decoder\.)?bbox_embed)\.(\d+)\.")
-_SHARED = re.compile(r"(class_embed)\.0\.(weight|bias)")
 
 
 class Description(NamedTuple):
@@ -82,19 +76,6 @@ def read_description(uri: str) -> Description:
     except ValueError as error:
         raise ValueError(f"{uri}: {error}. Fix: correct it, or remove it") from error
     return Description(classes, mean, std)
-
-
-def with_shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with those of output layers that all decoder layers share: transformers stores
-    only the first one.
-    """
-    layers = {int(match[1]) for name in tensors if (match := _LAYER.match(name))}
-    found = dict(tensors)
-    for name, value in tensors.items():
-        if match := _SHARED.fullmatch(name):
-            for layer in sorted(layers):
-                found.setdefault(f"{match[1]}.{layer}.{match[2]}", value)
-    return found
 
 
 def _read(uri: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mtl_ray import storage
 from mtl_ray.models.imports import Program
 from mtl_ray.weights.box_generation import upgraded_boxes
 from mtl_ray.weights.foreign import upgraded_tensors
-from mtl_ray.weights.hugging_face import Description, read_description, with_shared
+from mtl_ray.weights.hugging_face import Description, read_description
 from mtl_ray.weights.weights import Weights
 
 PROGRAMS: tuple[Program, ...] = get_args(Program)
@@ -100,7 +100,7 @@ def read_original(
         said = Description(None, None, None) if uri is None else read_description(uri)
         names = None if said.classes is None else _distinct(said.classes)
         bgr = None if said.mean is None else False
-        return Original(program, with_shared(tensors), names, bgr, said.mean, said.std)
+        return Original(program, tensors, names, bgr, said.mean, said.std)
     plain = Weights(tensors, weights.key, weights.rest, weights.left)
     tensors, notes = upgraded_tensors(plain, old_classes, old_version)
     meta = weights.rest.get("meta")

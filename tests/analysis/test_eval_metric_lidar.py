@@ -232,9 +232,9 @@ def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
     assert metric.result()["mAP"] < 0.6
     assert notes == ["1 of 2 samples have no results and count as without detections"]
     scenes = {
-        "t": replace(known, of="scene-0003"),
-        "other": replace(known, of="scene-0012"),
-        "training": replace(known, of="scene-0001"),
+        "t": replace(known, scene="scene-0003"),
+        "other": replace(known, scene="scene-0012"),
+        "training": replace(known, scene="scene-0001"),
     }
     metric, notes = measure_results(str(file), scenes)
     assert notes == ["1 of 2 samples of val have no results and count as without detections"]

@@ -135,3 +135,8 @@ def test_a_damaged_range_is_one_sentence(batches: Any, with_range: Copy) -> None
     uri = with_range({"onnxruntime": {"canvases": [OWN], "batches": batches}})
     with pytest.raises(ValueError, match=r"range\.json of the bundle is damaged"):
         BundlePredictor(uri)
+
+
+def test_an_exact_engine_may_be_named_with_its_precision(bundle: Path) -> None:
+    named = BundlePredictor(str(bundle), threads=1, engine="onnxruntime:fp32")
+    assert named.signature == BundlePredictor(str(bundle), threads=1).signature

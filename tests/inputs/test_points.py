@@ -151,3 +151,13 @@ def test_clouds_of_no_and_one_point_are_clouds(count: int) -> None:
     few = cloud(count)
     assert len(POINTS.decode_file(POINTS.encode_file(few), 99).points) == count
     assert POINTS.show(few).shape == (720, 800, 3)
+
+
+def test_features_that_clouds_lack_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    cloud = PointCloud(points=np.ones((3, 4), np.float32), features=("x", "y", "z", "intensity"))
+    for _ in range(3):
+        select_features(cloud, ("x", "y", "z"))
+        select_features(cloud, ("x", "y", "z", "velocity", "echo"))
+    assert caplog.messages == [
+        "there are clouds without velocity, echo: the network reads 0 in their place"
+    ]

@@ -12,16 +12,8 @@ import pytest
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead, Yolov3Head
-from mtl_ray.training.object_sizes import (
-    MOST_BLOCKS,
-    log_missing_features,
-    log_object_sizes,
-    note,
-    object_sizes,
-)
+from mtl_ray.training.object_sizes import MOST_BLOCKS, log_object_sizes, note, object_sizes
 from mtl_ray.tuning.anchor_boxes import shapes_of
-from tests.inference.tiny_lidar import PILLARS, lidar_config
-from tests.loading.clouds import cloud_sample, write_clouds
 from tests.shards.splits import write_split
 from tests.training.conftest import MakeConfig
 from tests.training.tiny import write_split as write_squares
@@ -105,22 +97,3 @@ def test_what_cannot_be_read_is_said_and_ends_nothing(
     caplog.clear()
     log_object_sizes(make_config())
     assert caplog.text == "", "its heads find no boxes"
-
-
-def test_a_feature_that_no_cloud_has_is_said_once(
-    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    split = write_clouds(tmp_path / "split", [cloud_sample(seed) for seed in range(2)], shards=1)
-    features = ("x", "y", "z", "intensity")
-    log_missing_features(lidar_config(PILLARS, split, features=features))
-    log_missing_features(make_config())
-    assert caplog.text == ""
-    log_missing_features(lidar_config(PILLARS, split, features=(*features, "time")))
-    (line,) = caplog.messages
-    assert line == (
-        f"the clouds of {split} have no time, which the network reads as 0; they have "
-        "x, y, z, intensity"
-    )
-    caplog.clear()
-    log_missing_features(lidar_config(PILLARS, str(tmp_path / "nowhere")))
-    assert "the features of points could not be read" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mtl_ray.weights.hugging_face import read_description, with_shared
+from mtl_ray.weights.hugging_face import read_description
 from mtl_ray.weights.original import read_original
 from mtl_ray.weights.read import read_weights
 
@@ -105,10 +105,3 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(ValueError, match="parts of its weights are missing"):
         read_weights(str(tmp_path))
-
-
-def test_layers_that_are_shared_are_stored_once() -> None:
-    value = torch.ones(2)
-    names = ["class_embed.0.bias", "model.decoder.layers.1.fc1.bias", "bbox_embed.2.layers.0.bias"]
-    found = with_shared(dict.fromkeys(names, value))
-    assert found.keys() - set(names) == {"class_embed.1.bias", "class_embed.2.bias"}

@@ -81,8 +81,8 @@ def _read(connection: socket.socket) -> tuple[bytes, bool]:
                 connection.settimeout(MORE_S)
     except TimeoutError:
         return answer, not _is_whole(answer)
-    except (ConnectionResetError, OSError):
-        pass
+    except OSError:  # the server has closed without reading the rest
+        return answer, False
     return answer, False
 
 

@@ -149,7 +149,22 @@ _DEFORMABLE_HUGGINGFACE = (
     *_BRANCHES,
 )
 _QKV = re.compile(rf"(?:model\.)?{_LAYER}\.(self_attn|encoder_attn)\.q_proj\.(weight|bias)")
+_SHARED = re.compile(r"class_embed\.0\.(weight|bias)")
+_OF_LAYER = re.compile(r"(?:model\.decoder\.layers|(?:model\.decoder\.)?bbox_embed)\.(\d+)\.")
 _COPY = re.compile(r"(?:model|transformer)\.decoder\.((?:class|bbox)_embed\..*)")
+
+
+def _with_shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with those of classifiers that all decoder layers share: transformers stores only
+    the first one.
+    """
+    layers = {int(match[1]) for name in tensors if (match := _OF_LAYER.match(name))}
+    found = dict(tensors)
+    for name, value in tensors.items():
+        if match := _SHARED.fullmatch(name):
+            for layer in sorted(layers):
+                found.setdefault(f"class_embed.{layer}.{match[1]}", value)
+    return found
 
 
 def imported_detr(program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
@@ -170,6 +185,8 @@ def imported_deformable_detr(
         branches: pairs of classifiers and box layers of the head. Without refinement it has one,
             while a file has the same one for each decoder layer.
     """
+    if program == "huggingface":
+        tensors = _with_shared(tensors)
     # Predictions of the decoder are in some files twice, or there only.
     copies = {name: match[1] for name in tensors if (match := _COPY.fullmatch(name))}
     own = {name: value for name, value in tensors.items() if name not in copies}
