@@ -239,7 +239,7 @@ class Replica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray for ``by_held_requests``."""
-        return {HELD: self.application.held.mean()}
+        return {HELD: self.application.limits.held.mean()}
 
     def __del__(self) -> None:
         self.application.close()

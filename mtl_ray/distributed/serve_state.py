@@ -212,7 +212,7 @@ class Member:
                 _log.debug("the state of the server does not answer", exc_info=True)
                 time.sleep(POLL_S)
                 continue
-            app.gate.replicas = max(
+            app.limits.gate.replicas = max(
                 1, round(added(each.metrics for each in reports).get("mtl_ray_replicas", 1))
             )
             if newest is not None and not self._taking:

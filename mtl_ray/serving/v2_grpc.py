@@ -20,6 +20,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.records import record_of, recorded
 from mtl_ray.serving.reply import Reply, RequestError, failed
 from mtl_ray.serving.v2_messages import (
+    SERVICE,
     GrpcCall,
     flag_message,
     model_message,
@@ -32,7 +33,6 @@ from mtl_ray.serving.versions import Generation
 
 Method = Callable[[Scope, bytes, Any], bytes]
 """Answers the message of a call; the last is grpc's context."""
-SERVICE = "inference.GRPCInferenceService"
 SPARE_CALLS = 16
 """Calls beyond the queue, which get our refusal; of still more, grpc says RESOURCE_EXHAUSTED."""
 CODES: Mapping[int, grpc.StatusCode] = {

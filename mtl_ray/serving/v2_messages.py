@@ -29,6 +29,7 @@ from mtl_ray.serving.v2_tensors import (
 from mtl_ray.sources.lidar.protobuf_wire import Message
 
 PROTOBUF = "application/x-protobuf"
+SERVICE = "inference.GRPCInferenceService"
 MAX_FIELDS = 4096
 """Of one message."""
 _CONTENTS = {"b": (1,), "i": (2, 3), "u": (4, 5), "f": (6, 7)}

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 from mtl_ray.serving.asgi import text_of
+from mtl_ray.serving.limits import Limits
 from mtl_ray.serving.reply import Reply, RequestError, as_json, failed, quoted
 from mtl_ray.serving.v2_http import HEADER, HttpCall, as_error, header_bytes
 from mtl_ray.serving.v2_model import VERSION, TensorCall, TensorModel
@@ -20,58 +20,11 @@ OPEN = ("/v2", "/v2/health/live", "/v2/health/ready")
 _log = logging.getLogger(__name__)
 
 
-class Limits(Protocol):
-    """What the HTTP application gives: its queue, its limits, its key."""
-
-    @property
-    def current(self) -> Generation:
-        """What is served now; a request holds it until it ends."""
-        ...
-
-    def route(self, served: Generation, scope: Scope, model: str, version: str) -> str:
-        """The key of what answers, or a RequestError 404; the version is empty for any."""
-        ...
-
-    def options(self, scope: Scope, methods: Sequence[str]) -> Reply:
-        """The answer to ``OPTIONS``."""
-        ...
-
-    def check_rate(self, scope: Scope) -> None:
-        """Raises a RequestError 429 if the key, which was checked, is over its rate."""
-        ...
-
-    def check_key(self, scope: Scope) -> None:
-        """Raises a RequestError 401 without the key."""
-        ...
-
-    def finish(self, scope: Scope, reply: Reply) -> None:
-        """Counts an answered request, and logs it."""
-        ...
-
-    def place(self) -> AbstractContextManager[float]:
-        """A place among the waiting requests and its deadline, or a RequestError 503."""
-        ...
-
-    async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
-        """The result of some work, or a RequestError 504."""
-        ...
-
-    async def with_body(
-        self,
-        scope: Scope,
-        receive: Any,
-        kind: None,
-        work: Callable[[bytes], Coroutine[Any, Any, Reply]],
-    ) -> Reply:
-        """What some work makes of the body of a request, within all limits."""
-        ...
-
-
 class OpenInference:
     """The protocol for the bundles of a service; models that are no bundles have no tensors.
 
     Args:
-        limits: the application.
+        limits: of the server, and what it serves.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -127,14 +80,8 @@ class OpenInference:
         parts = path.removeprefix("/v2").strip("/").split("/")
         infers = parts[0] == "models" and parts[-1] == "infer" and len(parts) > 2
         methods = ("POST",) if infers else ("GET", "HEAD")
-        if scope["method"] == "OPTIONS":
-            return self.limits.options(scope, (*methods, "OPTIONS"))
-        if scope["method"] not in methods:
-            raise RequestError(
-                405,
-                f"{quoted(path)} answers {' and '.join(methods)}, not {scope['method']}",
-                Allow=", ".join(methods),
-            )
+        if (options := self.limits.check_method(scope, *methods)) is not None:
+            return options
         if path in OPEN:
             name = parts[-1]
             return as_json({name: True} if name else self.server_metadata())

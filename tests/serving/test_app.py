@@ -323,7 +323,7 @@ def test_refusals_are_one_sentence_and_the_next_request_is_answered(
     assert "\n" not in said["message"]
     assert "Traceback" not in answer.text
     assert call(app, "POST", "/predictions/boxes", content=picture).status_code == 200
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
 
 
 def test_key_opens_models_and_predictions(bundle: Callable[..., str], picture: bytes) -> None:
@@ -388,7 +388,7 @@ def test_more_than_may_wait_are_sent_away_and_those_that_waited_go_together(
                 asyncio.create_task(client.post("/predictions/boxes", content=picture))
                 for _ in range(3)
             ]
-            while app.held.count < 4:
+            while app.limits.held.count < 4:
                 await asyncio.sleep(0)
             turned_away = await client.post("/predictions/boxes", content=picture)
             held.go.set()
@@ -408,9 +408,9 @@ def test_an_answer_that_takes_too_long_is_given_up(
     app, held = held_app(bundle("boxes"), timeout_s=0.2)
     late = call(app, "POST", "/predictions/boxes", content=picture)
     assert late.status_code == 504
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
     held.go.set()  # its thread now finds that nobody waits for the answer
-    app.current.config = ServeConfig()
+    app.limits.current.config = ServeConfig()
     assert call(app, "POST", "/predictions/boxes", content=picture).status_code == 200
     app.close()
 

@@ -111,10 +111,10 @@ def test_clients_that_hang_up_leave_the_queue(
             clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
             clients[-1].sendall(head + picture)
         assert held.begun.wait(20)
-        _until(lambda: len(app.current.workers["boxes"]) == count)
+        _until(lambda: len(app.limits.current.workers["boxes"]) == count)
         for client in clients:
             client.close()
-        _until(lambda: len(app.current.workers["boxes"]) == 0 and app.held.count == 0)
+        _until(lambda: len(app.limits.current.workers["boxes"]) == 0 and app.limits.held.count == 0)
         held.go.set()
     app.close()
     assert held.batches == [1]

@@ -229,7 +229,7 @@ def test_malformed_bodies_are_one_sentence(app: App, name: str) -> None:
     assert answer.status_code == status, answer.text
     assert part in answer.json()["message"]
     assert "\n" not in answer.json()["message"]
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
 
 
 def test_limits_count_the_image_and_not_its_encoding(app: App) -> None:
@@ -318,7 +318,7 @@ def test_damaged_bodies_and_images_never_fail_inside(app: App) -> None:
         answer = post(app, **body)
         assert answer.status_code in (200, 400, 413, 415, 422), (number, answer.text)
         assert answer.status_code == 200 or answer.json()["message"]
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_more_images_than_may_wait_are_sent_away_while_others_wait(
             transport=httpx.ASGITransport(app), base_url="http://test"
         ) as client:
             alone = await client.post("/predictions/boxes", json={"instances": [B64] * 8})
-            app.held.count += 1  # another request
+            app.limits.held.count += 1  # another request
             beside = await client.post("/predictions/boxes", json={"instances": [B64] * 8})
             return alone, beside
 

@@ -106,7 +106,7 @@ def test_over_http(
     assert [each["key"] for each in lines[:6]] == ["camera"] * 5 + ["office"]
     for secret in ("sesame", "open", "guessed", "score_thr"):
         assert secret not in log.read_text()
-        assert secret not in repr(app.gate.keys)
+        assert secret not in repr(app.limits.gate.keys)
     app.close()
 
 

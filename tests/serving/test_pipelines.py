@@ -97,9 +97,9 @@ def test_crops_lie_inside_the_image() -> None:
 def test_an_update_keeps_what_has_not_changed(bundle: Callable[..., str]) -> None:
     first = config(bundle, colours=COLOURS)
     app = open_app(first, 1, {})
-    before = app.service.predictors["colours"]
+    before = app.limits.service.predictors["colours"]
     app.update(replace(first, max_images=3), 1)
-    assert app.service.predictors["colours"] is before
+    assert app.limits.service.predictors["colours"] is before
     app.update(config(bundle, colours=replace(COLOURS, min_score=0.9)), 1)
-    assert app.service.predictors["colours"] is not before
+    assert app.limits.service.predictors["colours"] is not before
     app.close()

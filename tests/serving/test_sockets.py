@@ -65,7 +65,7 @@ def _still_up(server: Server, picture: bytes) -> Iterator[None]:
     yield
     app, port = server
     assert status(send(port, request(len(picture)), picture)) == 200
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
 
 
 def test_body_that_ends_early(server: Server, picture: bytes) -> None:

@@ -89,7 +89,7 @@ def test_a_storm_against_the_application(
     with running(app) as port, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: one(port, seed, number, picture), numbers))
         assert one(port, seed, numbers[0], picture)[3] is None, "it still answers"
-    assert app.held.count == 0
+    assert app.limits.held.count == 0
     app.close()
     assert [each for each in found if each[3] is not None] == []
 

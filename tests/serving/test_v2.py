@@ -37,7 +37,7 @@ def app(bundle: Callable[..., str]) -> Iterator[App]:
 
 @pytest.fixture(scope="module")
 def expected(app: App) -> dict[str, Any]:
-    predictor = app.service.predictors["all"]
+    predictor = app.limits.service.predictors["all"]
     assert isinstance(predictor, BundlePredictor)
     return dict(predictor.session.run({"image": IMAGES}))
 
@@ -240,9 +240,9 @@ def test_limits_and_addresses_as_of_predictions(app: App, bundle: Callable[..., 
     refused(call(app, "GET", "/v2/other"), 404, "nothing at")
     packed = call(app, "POST", INFER, content=b"x", headers={"Content-Encoding": "gzip"})
     refused(packed, 415, "compressed")
-    app.held.count = app.limit
+    app.limits.held.count = app.limits.limit
     busy = post(app, {"inputs": [tensor()]})
-    app.held.count = 0
+    app.limits.held.count = 0
     refused(busy, 503, "try again")
     assert busy.headers["retry-after"] == "1"
     closed = open_app({"all": bundle("labels")}, key="sesame")
@@ -257,7 +257,7 @@ def test_limits_and_addresses_as_of_predictions(app: App, bundle: Callable[..., 
 def test_requests_that_wait_are_joined_and_one_bad_one_spoils_no_other(
     app: App, expected: dict[str, Any]
 ) -> None:
-    predictor = app.service.predictors["all"]
+    predictor = app.limits.service.predictors["all"]
     assert isinstance(predictor, BundlePredictor)
     contents = [
         {"inputs": [tensor(shape=[1, 3, 64, 64], data=IMAGES[i].ravel().tolist())]} for i in (0, 1)
@@ -363,7 +363,7 @@ def test_ten_thousand_broken_bodies(app: App) -> None:
     rng = random.Random(0)
     blob = IMAGES[:1].tobytes()
     whole = json.dumps({"inputs": [binary(len(blob), shape=[1, 3, 64, 64])]}).encode()
-    model = app.v2.model(app.current, recorded({"headers": []}), "all")
+    model = app.v2.model(app.limits.current, recorded({"headers": []}), "all")
     seen: dict[int, int] = {}
     for _ in range(10_000):
         body = bytearray(whole + blob)

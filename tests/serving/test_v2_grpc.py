@@ -86,7 +86,7 @@ def outputs(reply: Any) -> dict[str, np.ndarray]:
 
 
 def expected(client: Client) -> dict[str, Any]:
-    predictor = client.app.service.predictors["all"]
+    predictor = client.app.limits.service.predictors["all"]
     assert isinstance(predictor, BundlePredictor)
     return dict(predictor.session.run({"image": IMAGES}))
 
@@ -156,9 +156,9 @@ def test_a_wrong_request_is_one_sentence(
 
 def test_key_queue_and_size(client: Client) -> None:
     assert client.refusal(request(), metadata=None).code().name == "UNAUTHENTICATED"
-    client.app.held.count = client.app.limit
+    client.app.limits.held.count = client.app.limits.limit
     busy = client.refusal(request())
-    client.app.held.count = 0
+    client.app.limits.held.count = 0
     assert busy.code().name == "UNAVAILABLE"
     assert ("retry-after", "1") in [tuple(each) for each in busy.trailing_metadata()]
     large = client.refusal(request(raw=[b"x" * 1_100_000]))
@@ -176,10 +176,10 @@ def test_a_client_that_goes_away_leaves_its_place(client: Client) -> None:
     assert len(client.infer(request()).outputs) == 5
     done = threading.Event()
     for _ in range(200):
-        if client.app.held.count == 0:
+        if client.app.limits.held.count == 0:
             break
         done.wait(0.05)
-    assert client.app.held.count == 0
+    assert client.app.limits.held.count == 0
 
 
 def test_many_clients_at_once(client: Client) -> None:
@@ -191,7 +191,7 @@ def test_many_clients_at_once(client: Client) -> None:
 
 def test_broken_messages_are_one_sentence(client: Client) -> None:
     rng = random.Random(0)
-    model = client.app.v2.model(client.app.current, recorded({"headers": []}), "all")
+    model = client.app.v2.model(client.app.limits.current, recorded({"headers": []}), "all")
     whole = request(id="some").SerializeToString()
     head = len(whole) - IMAGES.nbytes
     seen: dict[int, int] = {}

@@ -18,7 +18,7 @@ import pytest
 
 from mtl_ray.serving.app import App, open_app
 from mtl_ray.serving.config import AutoscaleConfig, ServeConfig, ServedModel
-from mtl_ray.serving.v2_grpc import SERVICE
+from mtl_ray.serving.v2_messages import SERVICE
 from mtl_ray.serving.v2_model import TensorModel
 from tests.serving.bundles import make_bundle
 from tests.serving.server import running
@@ -112,9 +112,9 @@ def test_a_request_that_began_before_an_update_ends_as_it_began(
 
     async def parts() -> AsyncIterator[bytes]:
         yield content[:100]
-        before = app.current
+        before = app.limits.current
         changing.append(asyncio.create_task(asyncio.to_thread(app.update, changed, 1)))
-        while app.current is before:  # the update itself ends after this request
+        while app.limits.current is before:  # the update itself ends after this request
             await asyncio.sleep(0.01)
         yield content[100:]
 

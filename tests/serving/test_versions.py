@@ -162,8 +162,8 @@ def test_an_update_drops_no_request_and_goes_back(uris: dict[str, str], picture:
     assert statuses[200] > 20
     assert {"dog", "cat"} == set(animals)
     assert animals[-1] == "dog"
-    assert app.current.config is first
-    assert "plain" in app.current.workers
+    assert app.limits.current.config is first
+    assert "plain" in app.limits.current.workers
     app.close()
     assert threading.active_count() < before, "the threads of every generation have ended"
 
@@ -184,11 +184,11 @@ def test_what_cannot_be_opened_changes_nothing(
 
 def test_unchanged_bundles_are_not_opened_again(uris: dict[str, str]) -> None:
     app = open_app(served(uris, v1=1.0), 1, {})
-    before = dict(app.service.predictors)
+    before = dict(app.limits.service.predictors)
     app.update(served(uris, v1=0.5, v2=0.5), 1)
-    assert all(app.service.predictors[key] is each for key, each in before.items())
+    assert all(app.limits.service.predictors[key] is each for key, each in before.items())
     app.update(replace(served(uris, v1=0.5, v2=0.5), threads=2), 1)
-    assert all(app.service.predictors[key] is not each for key, each in before.items())
+    assert all(app.limits.service.predictors[key] is not each for key, each in before.items())
     app.close()
 
 
