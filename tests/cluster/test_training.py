@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -36,56 +37,66 @@ def training(hosts: Hosts, nodes: list[Machine]) -> Machine:
     return next(node for node in nodes if hosts.ranks(node))
 
 
-@pytest.mark.parametrize("kind", ["exception", "holder", "raylet", "power", "cable", "drain"])
-def test_a_run_outlives(world: World, kind: str) -> None:
-    hosts, nodes = world.hosts, world.have(3)
-    run = world.run(f"outlives-{kind}")
+def goes_on(world: World, run: Run, disturb: Callable[[Machine], object]) -> Machine:
+    """Disturbs a host that trains, and waits until the next attempt has saved a checkpoint.
+
+    Returns:
+        The host.
+    """
+    victim, attempt = training(world.hosts, world.nodes), run.attempt()
+    disturb(victim)
+    run.wait_for_checkpoint(after_attempt=attempt)
+    return victim
+
+
+def replace(world: World, lost: Machine) -> None:
+    """One more node in place of one that is lost."""
+    world.nodes = [*(node for node in world.nodes if node is not lost), world.hosts.start_node()]
+
+
+def test_a_run_outlives_an_exception_and_a_raylet(world: World) -> None:
+    hosts, _ = world.hosts, world.have(3)
+    run = world.run("outlives-processes")
     driver = started_driver(world, run)
-    victim, attempt = training(hosts, nodes), run.attempt()
-    if kind == "exception":
+
+    def fail(_: Machine) -> None:
         hosts.set_pace("a mistake of this test")
         wait_until(
             lambda: "started again" in run.said(), "the exception is heard of", hosts.log(run.name)
         )
-    elif kind == "holder":
-        hosts.holders(victim)[0].kill()
-    elif kind == "raylet":
-        hosts.kill_raylet(victim)
-    elif kind == "power":
-        hosts.kill(victim)
-    elif kind == "cable":
-        hosts.link(victim, up=False)
-    else:
-        hosts.drain(victim)
+        hosts.set_pace(1)
+
+    goes_on(world, run, fail)
+    goes_on(world, run, hosts.kill_raylet)
     hosts.set_pace(0)
     run.wait(driver)
-    if kind == "cable":
-        hosts.link(victim, up=True)
-    assert run.attempt() > attempt
     world.check(run)
 
 
-def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
+def test_a_run_outlives_hosts_that_leave_and_die_and_are_cut_off(world: World) -> None:
+    hosts, _ = world.hosts, world.have(3)
+    run = world.run("outlives-hosts")
+    driver = started_driver(world, run)
+    hosts.set_pace(2)
+    replace(world, goes_on(world, run, hosts.drain))
+    replace(world, goes_on(world, run, hosts.kill))
+    cut_off = goes_on(world, run, lambda victim: hosts.link(victim, up=False))
+    hosts.set_pace(0)
+    run.wait(driver)
+    hosts.link(cut_off, up=True)
+    world.check(run)
+
+
+def test_a_dead_rank_costs_no_worker_of_ray_and_a_dead_worker_is_followed_by_one_that_waits(
+    world: World,
+) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run("rank")
     driver = started_driver(world, run)
     run.wait_for_checkpoint(after_step=run.newest()[0])  # the group then knows of the one before
-    attempt, workers = (
-        run.attempt(),
-        {worker.pid for node in nodes for worker in hosts.holders(node)},
-    )
-    hosts.ranks(training(hosts, nodes))[0].kill()
-    run.wait_for_checkpoint(after_attempt=attempt)
+    workers = {worker.pid for node in nodes for worker in hosts.holders(node)}
+    goes_on(world, run, lambda victim: hosts.ranks(victim)[0].kill())
     assert {worker.pid for node in nodes for worker in hosts.holders(node)} == workers
-    hosts.set_pace(0)
-    run.wait(driver)
-    world.check(run)
-
-
-def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> None:
-    hosts, nodes = world.hosts, world.have(3)
-    run = world.run("spare")
-    driver = started_driver(world, run)
     spare: set[int] = set()
 
     def waiting() -> bool:
@@ -94,9 +105,7 @@ def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> Non
         return all(found)
 
     wait_until(waiting, "a spare worker waits on each host", hosts.log(run.name))
-    attempt = run.attempt()
-    hosts.holders(training(hosts, nodes))[0].kill()
-    run.wait_for_checkpoint(after_attempt=attempt)
+    goes_on(world, run, lambda victim: hosts.holders(victim)[0].kill())
     assert {worker.pid for node in nodes for worker in hosts.holders(node)} <= spare
     hosts.set_pace(0)
     run.wait(driver)
@@ -181,6 +190,7 @@ def test_the_same_order_with_two_then_three_then_one_worker(world: World) -> Non
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("elastic", "runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=1")
     driver = started_driver(world, run)
+    hosts.set_pace(3)  # on a busy machine a node takes a minute to start
     third = hosts.start_node()
     wait_until(lambda: workers(run) == 3, "there are three workers", hosts.log(run.name))
     run.wait_for_checkpoint(after_attempt=run.attempt() - 1)
