@@ -2,11 +2,13 @@
 
 A task folder holds
 
-    config.py     a pydantic dataclass for each head, and the tuple ``HEADS`` of them
-    decode.py     the prediction of one image; network outputs -> prediction         (numpy, as the
-    five below) metric.py     the metric draw.py       ground truth and predictions drawn on their
-    image task.py       the object that follows ``Task`` HEAD.py       the module of a head
-    (torch; ``build`` of its config imports it)
+* ``config.py``: a pydantic dataclass for each head, and the tuple ``HEADS`` of them
+* ``decode.py``: the prediction of one sample, and how it is made of network outputs
+* ``metric.py``: the metric
+* ``draw.py``: ground truth and predictions drawn on their image
+* ``task.py``: the object that follows ``Task``
+* ``HEAD.py``: the module of a head, in torch; ``build`` of its config imports it. The others are
+  numpy.
 
 Code that depends on the task of a head calls ``head.task``, and never compares the name of a task
 or the type of a head. A task gets the vocabulary of its head (``head_classes.py``).
