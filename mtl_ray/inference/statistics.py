@@ -5,6 +5,8 @@ A bundle holds those of its export (``statistics.json``), a server counts its ow
 
 import json
 import math
+import threading
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
@@ -56,12 +58,10 @@ class Histogram:
 
     def add(self, values: Sequence[float] | NDArray[np.floating[Any]]) -> None:
         """Counts some values; NaN is left out."""
-        array = np.asarray(values, np.float64)
-        array = array[~np.isnan(array)]
-        bins = len(self.counts)
-        places = np.clip(np.searchsorted(self.edges, array, side="right") - 1, 0, bins - 1)
-        found = np.bincount(places, minlength=bins).tolist()
-        self.counts = [a + b for a, b in zip(self.counts, found, strict=True)]
+        last = len(self.counts) - 1
+        for value in map(float, values):  # few: numpy would take ten times as long
+            if not math.isnan(value):
+                self.counts[min(max(bisect_right(self.edges, value) - 1, 0), last)] += 1
 
     def merge(self, other: "Histogram") -> None:
         """Adds the counts of another one with the same edges; other edges are left out."""
@@ -143,6 +143,28 @@ class Statistics:
             }
             for part, mine, theirs in pairs
         }
+
+
+class LiveStatistics:
+    """The statistics of a predictor that is served: several threads count, and an update of the
+    server keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._total = Statistics()
+        self._lock = threading.Lock()
+
+    def update(
+        self, canvas: AnyCanvas, raws: Sequence[Any], predictions: Sequence[Predictions]
+    ) -> None:
+        """See ``Statistics``."""
+        with self._lock:
+            self._total.update(canvas, raws, predictions)
+
+    def to_json(self) -> dict[str, Any]:
+        """All counts until now, as plain values."""
+        with self._lock:
+            return self._total.to_json()
 
 
 def _plain(histograms: Mapping[str, Histogram]) -> dict[str, Any]:

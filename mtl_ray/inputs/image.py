@@ -134,8 +134,8 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         return {"height": raw.shape[0], "width": raw.shape[1]}
 
     def statistic(self, raw: NDArray[np.uint8]) -> float:
-        """The mean of all channels, of at most about 100 x 100 pixels."""
-        rows, columns = (max(1, length // 100) for length in raw.shape[:2])
+        """The mean of all channels, of at most about 50 x 50 pixels."""
+        rows, columns = (max(1, length // 50) for length in raw.shape[:2])
         return float(raw[::rows, ::columns].mean())
 
     def pieces(self, raw: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:

@@ -5,14 +5,13 @@ It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/ser
 Ray Serve.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mtl_ray.config.validate import values_of
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inference.statistics import Statistics
+from mtl_ray.inference.statistics import LiveStatistics
 from mtl_ray.inputs.input import FRAME, PREDICTION, Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
@@ -60,12 +59,13 @@ class Service:
         self,
         predictors: Mapping[str, Predictor],
         config: ServeConfig,
-        statistics: Mapping[str, Statistics] | None = None,
+        statistics: Mapping[str, LiveStatistics] | None = None,
     ) -> None:
         self.predictors = predictors
         self.config = config
-        self.statistics = {key: (statistics or {}).get(key) or Statistics() for key in predictors}
-        self._lock = threading.Lock()
+        self.statistics = {
+            key: (statistics or {}).get(key) or LiveStatistics() for key in predictors
+        }
 
     def models(self) -> dict[str, Any]:
         """The answer to ``GET /models``: the input, heads, class names and canvas of each model."""
@@ -77,7 +77,7 @@ class Service:
             described.append({**model, "versions": shares} if shares else model)
         return {"models": described}
 
-    def kept_statistics(self, predictors: Mapping[str, Predictor]) -> dict[str, Statistics]:
+    def kept_statistics(self, predictors: Mapping[str, Predictor]) -> dict[str, LiveStatistics]:
         """The statistics of those predictors that are served already."""
         return {
             key: counted
@@ -87,8 +87,7 @@ class Service:
 
     def counted(self) -> dict[str, Any]:
         """The statistics of each predictor, as plain values."""
-        with self._lock:
-            return {key: each.to_json() for key, each in self.statistics.items()}
+        return {key: each.to_json() for key, each in self.statistics.items()}
 
     def check_request(self, model: str, query: Mapping[str, str], accept: str) -> PredictionRequest:
         """Checks a request except its body.
@@ -143,8 +142,7 @@ class Service:
             found = self.predictors[model].predict(readable) if readable else []
         except TooLargeError as error:
             raise RequestError(422, str(error)) from None
-        with self._lock:
-            self.statistics[model].update(self.predictors[model].canvas, readable, found)
+        self.statistics[model].update(self.predictors[model].canvas, readable, found)
         predictions = iter(found)
         return [
             as_json(_named(kind, request.id, raw.content), raw.status)
