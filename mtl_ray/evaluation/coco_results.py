@@ -107,29 +107,7 @@ def read_coco_results(
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{uri} is no COCO results file: it is not a list of objects")
-    categories, scores, boxes = (
-        _column(uri, entries, name) for name in ("category_id", "score", "bbox")
-    )
-    categories = [
-        _integer(uri, number, "category_id", value) for number, value in enumerate(categories)
-    ]
-    class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
-    strange = sorted(set(categories) - class_of.keys())
-    if strange and "instances" not in vocabulary.category_ids:
-        raise ValueError(
-            f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the "
-            "data does not have"
-        )
-    everything = Detections(
-        boxes_xyxy=from_xywh(_numbers(uri, "box", boxes, 4)),
-        scores=_numbers(uri, "score", [[score] for score in scores], 1)[:, 0],
-        classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
-    )
-    if not np.isfinite(everything.scores).all():
-        raise ValueError(
-            f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is not "
-            "finite, so it cannot be ranked"
-        )
+    everything, strange = _all_boxes(uri, entries, vocabulary)
     sizes_known = (
         sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
     )
@@ -158,6 +136,38 @@ def read_coco_results(
         complete=False,
         notes=notes,
     )
+
+
+def _all_boxes(
+    uri: str, entries: Sequence[Mapping[str, Any]], vocabulary: Vocabulary
+) -> tuple[Detections, list[int]]:
+    """The boxes of all entries, with class -1 where the data has no such category; and these
+    categories.
+    """
+    categories, scores, boxes = (
+        _column(uri, entries, name) for name in ("category_id", "score", "bbox")
+    )
+    categories = [
+        _integer(uri, number, "category_id", value) for number, value in enumerate(categories)
+    ]
+    class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
+    strange = sorted(set(categories) - class_of.keys())
+    if strange and "instances" not in vocabulary.category_ids:
+        raise ValueError(
+            f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the "
+            "data does not have"
+        )
+    everything = Detections(
+        boxes_xyxy=from_xywh(_numbers(uri, "box", boxes, 4)),
+        scores=_numbers(uri, "score", [[score] for score in scores], 1)[:, 0],
+        classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
+    )
+    if not np.isfinite(everything.scores).all():
+        raise ValueError(
+            f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is not "
+            "finite, so it cannot be ranked"
+        )
+    return everything, strange
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:

@@ -109,32 +109,7 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
         "pixels of the image, boxes in space in metres of the lidar's frame. Several files give a "
         "list of answers in their order; a file that "
         f"cannot be read has its error in its place.{whose}",
-        "parameters": [
-            _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
-            _parameter(
-                "score_thr",
-                "query",
-                "Boxes and labels with a lower score are left out.",
-                {"type": "number", "minimum": 0, "maximum": 1},
-            ),
-            _parameter(
-                "head",
-                "query",
-                "The head that answers, in its plain form, if there are several.",
-                {"type": "string"},
-            ),
-            _parameter(
-                "masks",
-                "query",
-                "The form of masks, if the head predicts them: COCO run lengths, polygons or none.",
-                {"type": "string", "enum": list(MASK_FORMS), "default": "rle"},
-            ),
-            *(
-                _parameter(name, "query", f"Of a {kind.noun}: {text}", {"type": "string"})
-                for kind in kinds
-                for name, text in kind.file_options.items()
-            ),
-        ],
+        "parameters": _parameters(kinds),
         "requestBody": {"required": True, "content": _bodies(kinds)},
         "responses": {
             "200": {
@@ -163,6 +138,36 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _parameters(kinds: Sequence[AnyInput]) -> list[dict[str, Any]]:
+    """Those of a request for predictions."""
+    return [
+        _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
+        _parameter(
+            "score_thr",
+            "query",
+            "Boxes and labels with a lower score are left out.",
+            {"type": "number", "minimum": 0, "maximum": 1},
+        ),
+        _parameter(
+            "head",
+            "query",
+            "The head that answers, in its plain form, if there are several.",
+            {"type": "string"},
+        ),
+        _parameter(
+            "masks",
+            "query",
+            "The form of masks, if the head predicts them: COCO run lengths, polygons or none.",
+            {"type": "string", "enum": list(MASK_FORMS), "default": "rle"},
+        ),
+        *(
+            _parameter(name, "query", f"Of a {kind.noun}: {text}", {"type": "string"})
+            for kind in kinds
+            for name, text in kind.file_options.items()
+        ),
+    ]
 
 
 def _bodies(kinds: Sequence[AnyInput]) -> dict[str, Any]:

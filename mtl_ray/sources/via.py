@@ -73,11 +73,8 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
         ValueError: if several files match, or the file is not VIA's.
     """
     root = storage.absolute(config.root)
-    uri = (
-        storage.join(root, config.annotations)
-        if config.annotations
-        else _find_file(root, config.split)
-    )
+    named = config.annotations
+    uri = storage.join(root, named) if named else _find_file(root, config.split)
     data = storage.read(uri)
     given = _content(data)
     if given is None:
@@ -101,11 +98,8 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
         if config.images
         else _folder_of(root, file, config.split, paths, entries, needed=rule.needed)
     )
-    inner = (
-        [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
-        if folder
-        else paths
-    )
+    start = f"{folder}/" if folder else ""
+    inner = [path.removeprefix(start) for path in paths if path.startswith(start)]
     records, more = _records(entries, inner, attribute, only, file)
     own = folder == posixpath.dirname(file) or config.split in folder.split("/")
     others = _others(folder, inner, records) if own else []
