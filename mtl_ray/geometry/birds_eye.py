@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mtl_ray.geometry.appearance import Colour, font
 from mtl_ray.geometry.boxes_3d import footprints
 from mtl_ray.geometry.cameras import CameraModel, project, visible_edges
-from mtl_ray.geometry.figures import Colour, font
 from mtl_ray.geometry.wires import draw_wires
 
 _GROUND, _RING, _RING_TEXT = 16, (52, 56, 64), (150, 156, 168)

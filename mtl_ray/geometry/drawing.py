@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.figures import Colour, font, is_light
+from mtl_ray.geometry.appearance import Colour, font, is_light
 
 LEAST_SIDE = 320
 """Images with a shorter longest side are enlarged by an integer factor before drawing."""

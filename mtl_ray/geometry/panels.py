@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.figures import font
+from mtl_ray.geometry.appearance import font
 
 LEAST_ROW_PX = 1200
 """Width of the images below another one."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mtl_ray.geometry.appearance import Colour, font, is_light
 from mtl_ray.geometry.cameras import clip_segments
-from mtl_ray.geometry.figures import Colour, font, is_light
 
 _Rectangle = tuple[float, float, float, float]
 _SHIFT = 4  # bits after the point of a pixel's coordinate

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.geometry.figures import colours_of, plain_log, png
+from mtl_ray.geometry.appearance import colours_of
+from mtl_ray.geometry.figures import plain_log, png
 from mtl_ray.tasks.detection.options import FITTING_STRIDES, stride_of
 from mtl_ray.tuning.anchor_search import MOST_ANSWERS, FittedAnchors
 from mtl_ray.tuning.anchors import AnchorFit

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_ray.geometry.appearance import colours_of, is_light
 from mtl_ray.geometry.drawing import LEAST_SIDE, Drawing
-from mtl_ray.geometry.figures import colours_of, is_light
 from mtl_ray.geometry.panels import grid, jpeg, same_size, shrunk
 
 RED = (255, 0, 0)

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.appearance import east_asian, font, is_east_asian
 from mtl_ray.geometry.drawing import Drawing
-from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
+from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.panels import pixels
 
 WORDS = ("红", "胞", "カ", "한")

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.appearance import colours_of
 from mtl_ray.geometry.drawing import Drawing
-from mtl_ray.geometry.figures import colours_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
+from mtl_ray.geometry.appearance import colours_of
 from mtl_ray.geometry.drawing import Drawing
-from mtl_ray.geometry.figures import colours_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 

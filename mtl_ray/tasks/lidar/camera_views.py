@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.geometry.appearance import colours_of
 from mtl_ray.geometry.birds_eye import draw_boxes_on_camera
-from mtl_ray.geometry.figures import colours_of
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.point_cloud import Camera, EncodedPoints
 from mtl_ray.samples import Sample, Vocabulary

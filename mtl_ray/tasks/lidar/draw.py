@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.geometry.appearance import Colour, colours_of
 from mtl_ray.geometry.birds_eye import draw_boxes
-from mtl_ray.geometry.figures import Colour, colours_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.lidar.decode import Detections3d
 
