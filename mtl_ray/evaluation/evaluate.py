@@ -16,7 +16,7 @@ from mtl_ray.evaluation.coco_results import (
     read_coco_results,
     write_coco_results,
 )
-from mtl_ray.evaluation.data import EvaluationData, class_converter, open_data
+from mtl_ray.evaluation.data import EvaluationData, SplitData, class_converter, open_data
 from mtl_ray.evaluation.measure import (
     NO_INPUT,
     Keep,
@@ -27,6 +27,7 @@ from mtl_ray.evaluation.measure import (
 )
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.predictions_file import Spool, StoredPredictions, read_arrow, write_arrow
+from mtl_ray.evaluation.preflight import log_counted_objects
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.tta import AugmentedPredictor, open_with_tta
@@ -138,6 +139,9 @@ def measure_rows(
         )
     convert, unknown = class_converter(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary, class_agnostic=request.class_agnostic)
+    if start == 0 and isinstance(data, SplitData) and not request.stored:
+        heads = {name: target.heads[name] for name in metrics}
+        log_counted_objects(heads, target.vocabulary, [(data.split, convert)])
     samples: Iterable[Sample] = map(convert, data.samples(start, stop, images=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)

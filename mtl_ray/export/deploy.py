@@ -156,4 +156,6 @@ def _check_size(request: DeployRequest, canvas: AnyCanvas) -> None:
 
 
 def _read(uri: str, canvas: AnyCanvas) -> object:
-    return canvas.input.file_reader(canvas, {})(storage.read(uri), MAX_PIXELS)
+    data = storage.read(uri)
+    canvas.input.check_name(data, uri)
+    return canvas.input.file_reader(canvas, {})(data, MAX_PIXELS)

@@ -61,8 +61,10 @@ class FileDatum:
 
     def read(self, limit: int) -> Any:
         """See ``Datum``."""
-        read = self.canvas.input.file_reader(self.canvas, self.options)
-        return read(storage.read(self.uri), limit)
+        kind = self.canvas.input
+        data = storage.read(self.uri)
+        kind.check_name(data, self.uri)
+        return kind.file_reader(self.canvas, self.options)(data, limit)
 
     def sample(self) -> Sample | None:
         """None."""

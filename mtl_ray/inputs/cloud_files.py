@@ -28,7 +28,35 @@ SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
 MAX_NPY_HEADER_BYTES = 10_000
 """The longest header of a ``.npy`` file; numpy's own limit."""
 
-_OTHERS = {b"PK\x03\x04": "a zip or .npz file", b"LASF": "a .las file"}
+_OTHERS = {
+    b"PK\x03\x04": "a zip or .npz file",
+    b"LASF": "a .las file",
+    b"\x1f\x8b\x08": "a .gz file",
+    b"BZh": "a .bz2 file",
+    b"\xfd7zXZ": "an .xz file",
+    b"7z\xbc\xaf": "a .7z file",
+    b"Rar!": "a .rar file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image, or a sound or video",
+    b"II*\x00": "a TIFF image",
+    b"MM\x00*": "a TIFF image",
+    b"%PDF": "a PDF file",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"ASTM-E57": "an .e57 file",
+    b"DRACO": "a Draco file",
+    b"glTF": "a glTF file",
+    b"#ROSBAG": "a ROS bag",
+    b"\x89MCAP": "an .mcap file",
+    b"SQLite": "an SQLite file, such as a ROS 2 bag",
+}
+"""How files of other programs begin. Most of them can also be read as small or few numbers."""
+_TEXT_BYTES = 256
+"""So many bytes are looked at; no sixteen points have letters and digits alone."""
+_TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 
 def read_cloud_file(
@@ -53,8 +81,8 @@ def read_cloud_file(
         return read_pcd(data, limit)
     if is_ply(data):
         return read_ply(data, limit)
-    if data[:4] in _OTHERS:
-        raise ValueError(f"this is {_OTHERS[data[:4]]}; write the points as .npy, .pcd or .ply")
+    if other := _other_format(data):
+        raise ValueError(f"this is {other}; write the points as .npy, .pcd or .ply")
     cloud = _read_raw(data, limit, features)
     if guessed and (better := better_count(cloud.points.ravel(), features)) is not None:
         raise ValueError(
@@ -64,9 +92,20 @@ def read_cloud_file(
     return cloud
 
 
+def _other_format(data: bytes) -> str | None:
+    """What a file is that no points are read from; None if it may be raw numbers."""
+    for start, what in _OTHERS.items():
+        if data.startswith(start):
+            return what
+    if data and not data[:_TEXT_BYTES].translate(None, _TEXT):
+        return "text"
+    return None
+
+
 def is_raw(data: bytes) -> bool:
     """Whether a file can only be numbers without a header: it begins as no other format does."""
-    return not (data.startswith(npy_format.MAGIC_PREFIX) or is_pcd(data) or is_ply(data))
+    named = data.startswith(npy_format.MAGIC_PREFIX) or is_pcd(data) or is_ply(data)
+    return not named and _other_format(data) is None
 
 
 def check_suffix(data: bytes, name: str) -> None:

@@ -176,6 +176,13 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
             raise ValueError(f"a file ({self.noun}) has no option {unknown[0]!r}; there is {known}")
         return self.decode_file
 
+    def check_name(self, data: bytes, name: str) -> None:
+        """Compares the name of a file with its content, before it is read.
+
+        Raises:
+            ValueError: in one sentence, if the name promises something else.
+        """
+
     def encode_file(self, raw: Raw) -> bytes:
         """The inverse of ``decode_file``; nothing is lost."""
         raise NotImplementedError

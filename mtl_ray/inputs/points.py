@@ -18,7 +18,13 @@ from mtl_ray.columns import ColumnType
 from mtl_ray.config.strict import STRICT
 from mtl_ray.geometry.birds_eye import draw_points
 from mtl_ray.geometry.voxels import VoxelGrid, hard_voxels
-from mtl_ray.inputs.cloud_files import SUFFIXES, check_points, read_cloud_file, write_npy
+from mtl_ray.inputs.cloud_files import (
+    SUFFIXES,
+    check_points,
+    check_suffix,
+    read_cloud_file,
+    write_npy,
+)
 from mtl_ray.inputs.cloud_options import FEATURES_OPTION, file_features, read_with_features
 from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
 from mtl_ray.inputs.point_cloud import (
@@ -120,6 +126,10 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         super().file_reader(rule, options)
         features = file_features(options.get("features", ""), rule.features)
         return partial(read_with_features, features=features)
+
+    def check_name(self, data: bytes, name: str) -> None:
+        """See ``check_suffix``: numbers without a header could be read from any damaged file."""
+        check_suffix(data, name)
 
     def encode_file(self, raw: PointCloud) -> bytes:
         """A ``.npy`` file, which does not name the features."""

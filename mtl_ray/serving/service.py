@@ -136,7 +136,7 @@ class Service:
             RequestError: if one of them needs more memory than is allowed.
         """
         kind = self.predictors[model].canvas.input
-        raws = [self._decode(kind.noun, request) for request in requests]
+        raws = [self._decode(kind, request) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
         try:
             found = self.predictors[model].predict(readable) if readable else []
@@ -151,14 +151,15 @@ class Service:
             for request, raw in zip(requests, raws, strict=True)
         ]
 
-    def _decode(self, noun: str, request: PredictionRequest) -> Any:
+    def _decode(self, kind: Input[Any, Any, Any, Any], request: PredictionRequest) -> Any:
         """The data of a file, or the error to reply with."""
         try:
+            kind.check_name(request.file, request.id)
             return request.read(request.file, self.config.max_pixels)
         except TooLargeError as error:
             return RequestError(422, f"{error} (serve.max_pixels of this server)")
         except ValueError as error:
-            return RequestError(400, f"the file is no readable {noun}: {error}")
+            return RequestError(400, f"the file is no readable {kind.noun}: {error}")
 
     def _answer(
         self,

@@ -5,7 +5,7 @@ A block is read by its place in the file, which the manifest knows; neither sche
 read for it. The schema follows from the columns that the manifest lists.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.columns import ColumnType
 from mtl_ray.layout import DEFAULT, KEY, Layout
 from mtl_ray.samples import Sample, present
 from mtl_ray.shards.columns import LIST_DTYPES, Lists, columns_of, reader, schema_of
 
 SUFFIX = ".arrow"
+_NO_BYTES: Mapping[ColumnType, Any] = {"binary": b"", "list<binary>": ()}
 
 
 class ArrowBlock:
@@ -47,8 +49,15 @@ class ArrowBlock:
         return int(self._rows)
 
     def __getitem__(self, row: int) -> Sample:
+        return self._sample(row, self._value)
+
+    def outline(self, row: int) -> Sample:
+        """One of them; columns of bytes are not read, and are empty."""
+        return self._sample(row, self._outlined)
+
+    def _sample(self, row: int, value: Callable[[str, int], Any]) -> Sample:
         inputs = {
-            each.name: each.from_row({name: self._value(name, row) for name in each.columns})
+            each.name: each.from_row({name: value(name, row) for name in each.columns})
             for each in self._layout.inputs
         }
         found = {kind.name: self.annotation(kind, row) for kind in self._layout.annotations}
@@ -77,6 +86,13 @@ class ArrowBlock:
         return np.frombuffer(self._columns[column].buffers()[1] or b"", np.int32)[
             : self._rows
         ].astype(np.int64)
+
+    def _outlined(self, column: str, row: int) -> Any:
+        return (
+            _NO_BYTES[kind]
+            if (kind := self._types[column]) in _NO_BYTES
+            else self._value(column, row)
+        )
 
     def _value(self, column: str, row: int) -> Any:
         if column not in self._readers:

@@ -46,6 +46,10 @@ class Block(Protocol):
         """One of them."""
         ...
 
+    def outline(self, row: int) -> Sample:
+        """One of them, unchecked; the bytes of its inputs may be empty."""
+        ...
+
     def annotation(self, kind: AnnotationKind[Any, Any], row: int) -> Any | None:
         """The annotation of a row; no input is read."""
         ...
@@ -157,6 +161,13 @@ class Split:
         """
         for block in self._unkept_blocks():
             yield from (block.annotation(kind, row) for row in range(len(block)))
+
+    def scan_outlines(self) -> Iterator[Sample]:
+        """The samples in stored order; of their inputs only what describes the data is there, such
+        as a size or a calibration, and its bytes may be empty.
+        """
+        for block in self._unkept_blocks():
+            yield from map(block.outline, range(len(block)))
 
     def scan_objects(self) -> Iterator[tuple[int, int, Instances | None]]:
         """Height and width of each image in stored order, and its objects; no image is looked

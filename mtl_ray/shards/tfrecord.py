@@ -49,6 +49,10 @@ class RecordBlock:
     def __getitem__(self, row: int) -> Sample:
         return to_sample(decode_example(_payload(self._data, *self._records[row])), self._layout)
 
+    def outline(self, row: int) -> Sample:
+        """One of them, without its checksum."""
+        return to_sample(self._unchecked(row), self._layout)
+
     def annotation(self, kind: AnnotationKind[Any, Any], row: int) -> Any | None:
         """The annotation of a row; no input is read."""
         features = self._unchecked(row)

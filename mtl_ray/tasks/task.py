@@ -98,6 +98,17 @@ class NotingMetric(Protocol):
         ...
 
 
+@runtime_checkable
+class CountingTask(Protocol):
+    """A task whose ``NotingMetric`` has something to tell before a network has run: it gets this
+    prediction of each sample.
+    """
+
+    def nothing_found(self) -> Any:
+        """A prediction without any object."""
+        ...
+
+
 class HeadKind(Protocol):
     """What is known of a head by its type, without the options of its config."""
 

@@ -137,6 +137,8 @@ class _Training:
             storage.write(storage.join(self.uri, CONFIG_FILE), to_yaml(self.config).encode())
             if self.state.step == 0:
                 log_object_sizes(self.config)
+                if self.validation is not None:
+                    self.validation.log_counted_objects()
         batches = iter(self.loader)
         best = None
         try:

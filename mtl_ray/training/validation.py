@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray.evaluation.data import class_converter
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.evaluation.preflight import log_counted_objects
 from mtl_ray.evaluation.report import figures
 from mtl_ray.experiment import ExperimentConfig, predicting_heads
 from mtl_ray.geometry.panels import grid, shrunk
@@ -122,6 +123,12 @@ class Validation:
         self._splits = [open_split(each) for each in ((uri,) if isinstance(uri, str) else uri)]
         self._converters = [self._converter(split) for split in self._splits]
         self.heads = predicting_heads(config.model.heads)
+
+    def log_counted_objects(self) -> None:
+        """Says what will count, before the first step; see ``preflight``."""
+        log_counted_objects(
+            self.heads, self._vocabulary, zip(self._splits, self._converters, strict=True)
+        )
 
     def measure(self, model: Model) -> tuple[dict[str, float], ValidationResult]:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.

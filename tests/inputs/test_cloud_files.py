@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from mtl_ray.inputs.cloud_columns import better_count
 from mtl_ray.inputs.cloud_files import check_suffix, read_cloud_file, write_npy
+from mtl_ray.inputs.cloud_options import file_features, read_with_features
 from mtl_ray.inputs.cloud_pcd import decompress_lzf
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud
@@ -283,6 +284,34 @@ def test_a_name_must_not_promise_what_the_file_is_not() -> None:
         for file in (FILES["raw"], b"\x93NUMPI" + FILES["npy"][6:], b""):
             with pytest.raises(ValueError, match="does not begin as such a file"):
                 check_suffix(file, name)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image"),
+        (b"\x1f\x8b\x08\x00", "a .gz file"),
+        (b"PK\x03\x04", "a zip or .npz file"),
+        (b"LASF", "a .las file"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"#ROSBAG V2.0\n", "a ROS bag"),
+    ],
+)
+def test_files_of_other_programs_are_no_points(start: bytes, what: str) -> None:
+    for size in (1600, 1601):
+        file = start + bytes(size - len(start))
+        with pytest.raises(ValueError, match=f"^this is {what}; write the points as"):
+            read_with_features(file, LIMIT, features=file_features("", ("x", "y", "z", "i")))
+        check_suffix(file, "a.pcd")  # the reader says what it is
+
+
+def test_text_is_no_points() -> None:
+    for text in (b"1.00 2.00 -1.70 0.50\n" * 80, b'{"points": [[1, 2, 3, 0]]}      '):
+        with pytest.raises(ValueError, match=r"^this is text"):
+            read_cloud_file(text, LIMIT)
+    one = np.array([[12.5, -3.25, 1.75, 0.5]], "<f4")
+    assert np.array_equal(read_cloud_file(one.tobytes(), LIMIT).points, one)
 
 
 def scene(features: int, seed: int = 0, *, order: bool = True) -> np.ndarray:

@@ -236,3 +236,12 @@ def test_a_real_frame(app: App, shared_data: Path) -> None:
     assert len(model.clouds[0].points) == 17_238
     assert answer["prediction"][0]["class_name"] == "Car"
     opened.close()
+
+
+def test_a_name_in_a_form_must_not_promise_what_the_file_is_not(app: App) -> None:
+    good = post(app, files={"a": ("scan.bin", BODY), "b": ("scan.pcd.bin", BODY)})
+    assert [each["frame"] for each in good.json()] == ["scan.bin", "scan.pcd.bin"]
+    for name in ("scan.pcd", "scan.npy", "SCAN.PLY"):
+        reply = post(app, files={"a": (name, BODY)})
+        assert reply.status_code == 400
+        assert "it does not begin as such a file does" in reply.text

@@ -37,6 +37,14 @@ class Detection3dTask(PlainTask):
 
         return decode_detections_3d(arrays, frame, head)
 
+    def nothing_found(self) -> Detections3d:
+        """See ``CountingTask``."""
+        return Detections3d(
+            boxes=np.zeros((0, 7), np.float32),
+            scores=np.zeros(0, np.float32),
+            classes=np.zeros(0, np.int64),
+        )
+
     def is_brief(self, entry: str) -> bool:
         """See ``Brief``."""
         from mtl_ray.tasks.lidar.kitti.keys import is_brief
