@@ -80,13 +80,17 @@ def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dM
     metric = Detection3dMetric(CLASSES)
     split, wanted = _official({scenes[token].scene for token in results})
     measured = {token: each for token, each in scenes.items() if not wanted or each.scene in wanted}
-    for token, scene in measured.items():
+    # equal scores of several samples rank by their order in the file, as in the original
+    ordered = [*results, *(token for token in measured if token not in results)]
+    for place, token in enumerate(ordered):
+        scene = measured[token]
         try:
             found = _detections(results.get(token, ()), scene)
         except ValueError as error:
             raise ValueError(f"{uri}, sample {token}: {error}") from None
         frame = NuscenesFrame(truth=scene.truth, found=found)
-        metric.add(MeasuredFrame(key=token, benchmark="nuscenes", kitti=None, nuscenes=frame))
+        key = f"{place} {token}"
+        metric.add(MeasuredFrame(key=key, benchmark="nuscenes", kitti=None, nuscenes=frame))
     others = len(measured) - len(results)
     note = (
         f"{others} of {len(measured)} samples{split and f' of {split}'} have no results and count "

@@ -224,6 +224,25 @@ def test_nuscenes_results_without_error(tmp_path: Path) -> None:
         measure_results(str(file), {})
 
 
+def test_of_equal_scores_the_last_of_the_file_comes_first_whatever_its_token(
+    tmp_path: Path,
+) -> None:
+    """As in the devkit, which sorts (score, place in the file) and turns the list around."""
+    known, (right, *_) = scene(np.random.default_rng(0), 1)
+    empty = replace(known, truth=known.truth.take(np.zeros(1, np.bool_)))
+    scenes = {"a": empty, "b": known}
+    file, found = tmp_path / "results.json", {}
+    for order in ("ab", "ba"):
+        results = {token: [{**right, "sample_token": token}] for token in order}
+        file.write_text(json.dumps({"results": results}))
+        row = measure_results(str(file), scenes)[0].per_class()[str(right["detection_name"])]
+        found[order] = row["AP_nuscenes"]
+    recalls = np.arange(11, 101) / 100
+    risen = np.maximum(0.5 * recalls - 0.1, 0)  # from precision 0 at recall 0 to 0.5 at 1
+    assert found["ba"] == pytest.approx(risen.mean() / 0.9)
+    assert found["ab"] == pytest.approx((89 * 0.9 + 0.4) / 90 / 0.9)
+
+
 def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
     known, boxes = scene(np.random.default_rng(0), 200)
     file = tmp_path / "results.json"
