@@ -82,7 +82,7 @@ def read_with_features(data: bytes, limit: int, *, features: FileFeatures) -> Po
     except TooLargeError:
         raise
     except ValueError as error:
-        if not is_raw(data) or len(data) % (4 * len(names)) == 0:
+        if not is_raw(data) or len(data) % 4 or len(data) % (4 * len(names)) == 0:
             raise
         raise ValueError(f"{error}; the option features says how many a point has") from None
     if is_pcd(data) or is_ply(data) or cloud.features != feature_names(len(cloud.features)):

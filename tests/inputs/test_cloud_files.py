@@ -306,6 +306,15 @@ def test_files_of_other_programs_are_no_points(start: bytes, what: str) -> None:
         check_suffix(file, "a.pcd")  # the reader says what it is
 
 
+def test_the_option_is_named_only_where_it_can_help() -> None:
+    cloud = np.random.default_rng(1).uniform(0, 9, (99, 5)).astype("<f4").tobytes()
+    four = file_features("", ("x", "y", "z", "intensity"))
+    with pytest.raises(ValueError, match=r"the option features says how many a point has$"):
+        read_with_features(cloud, LIMIT, features=four)
+    with pytest.raises(ValueError, match=r"^1977 bytes are no multiple .* of a point$"):
+        read_with_features(cloud[:-3], LIMIT, features=four)
+
+
 def test_text_is_no_points() -> None:
     for text in (b"1.00 2.00 -1.70 0.50\n" * 80, b'{"points": [[1, 2, 3, 0]]}      '):
         with pytest.raises(ValueError, match=r"^this is text"):
