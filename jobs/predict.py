@@ -17,6 +17,9 @@ from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.tasks.frames import RESULTS_FORMS
 from mtl_ray.tasks.response import MASK_FORMS
 
+DRAWN_FROM = 0.3
+"""The least score of what is drawn and in predictions.json, where it is not stated."""
+
 
 def _parser() -> argparse.ArgumentParser:
     example = "example: python -m jobs.predict runs/bccd photos/ 'more/*.jpg' --out drawn"
@@ -36,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-thr",
         type=float,
-        default=0.3,
-        help="boxes and labels with a lower score are left out (default 0.3)",
+        help="boxes and labels with a lower score are left out (default 0.3; in the result files "
+        "of --format none is, as their metric wants all)",
     )
     parser.add_argument(
         "--max-pixels",
@@ -87,12 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = predictor.canvas.input
     options = {} if args.features is None else {"features": args.features}
     data = find_data(args.images, predictor.canvas, options)
-    results = (
-        {} if args.format == "json" else open_results(predictor, args.format, out, args.score_thr)
+    of_results, drawn = (
+        (0.0, DRAWN_FROM) if args.score_thr is None else (args.score_thr, args.score_thr)
     )
+    results = {} if args.format == "json" else open_results(predictor, args.format, out, of_results)
     if results and any(each.sample() is None for each in data):
         raise ValueError(f"--format {args.format} needs the samples of splits; name no files")
-    bad = predict_data(predictor, data, out, args.score_thr, args.max_pixels, args.masks, results)
+    bad = predict_data(predictor, data, out, drawn, args.max_pixels, args.masks, results)
     written = [writer.finish() for writer in results.values()]
     print(
         f"{len(data) - len(bad)} of {len(data)} {kind.noun}s: drawings and predictions.json are in "

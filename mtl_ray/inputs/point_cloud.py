@@ -124,8 +124,8 @@ class EncodedPoints:
     Attributes:
         data: N x F float32, little endian, row by row.
         features: names of the F numbers of a point: ``x``, ``y``, ``z`` first, then such as
-            ``intensity`` (0 to 1 of KITTI, to 255 of nuScenes), ``ring``, ``time`` (seconds before the
-            frame).
+            ``intensity`` (0 to 1 of KITTI, to 255 of nuScenes), ``ring``, ``time`` (seconds before
+            the frame).
         calibration: of the sensors.
         images: the image file of each camera; b"" where there is none.
     """
