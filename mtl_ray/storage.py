@@ -227,7 +227,7 @@ def names(uri: str) -> list[str]:
     try:
         with _explained(uri):
             entries = fs.ls(path, detail=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(
         {name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name}
@@ -242,7 +242,7 @@ def sizes(uri: str) -> dict[str, int]:
     try:
         with _explained(uri):
             entries = fs.ls(path, detail=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return {
         entry["name"].rsplit("/", 1)[-1]: int(entry["size"])

@@ -169,3 +169,11 @@ def test_names_that_look_like_patterns(folder: str) -> None:
         # S3 here keeps names of empty folders
         left = [other for other in names if list(storage.files(storage.join(folder, other)))]
         assert left == names[at + 1 :], name
+
+
+def test_there_is_no_folder_below_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"a")
+    below = storage.join(str(file), "folder")
+    assert storage.names(below) == []
+    assert storage.sizes(below) == {}
