@@ -347,3 +347,12 @@ def test_an_open_split_is_not_disturbed_by_a_new_one_in_its_place(tmp_path: Path
     write_split(tmp_path / "t", [4])
     (tmp_path / "t" / "train-00000.arrow").replace(tmp_path / "s" / "train-00000.arrow")
     assert _keys(split.read_block(0)) == ["00000", "00001", "00002", "00003"]
+
+
+@ENCODINGS
+def test_outlines_are_the_samples_but_for_their_bytes(encoding: Encoding, tmp_path: Path) -> None:
+    split = open_split(write_split(tmp_path, [5, 3], encoding=encoding))
+    outlines = list(split.scan_outlines())
+    assert len(outlines) == 8
+    for outline, whole in zip(outlines, split.read(0, 8), strict=True):
+        assert_same(outline.with_image(data=whole.inputs["image"].data), whole)
