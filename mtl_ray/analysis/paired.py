@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray import storage
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
 from mtl_ray.analysis.picture_source import PictureSource, pictures_of
 from mtl_ray.annotations.instance_values import select
@@ -24,6 +25,8 @@ from mtl_ray.tasks.head_classes import HeadClasses
 PICKLES = (".pkl", ".pickle")
 ROUNDED = 1e-4
 """Rounding error in pixels of a side that is computed from two corners."""
+_MOST_NAMED = 10
+"""Most entries of a folder that an error names."""
 Likeness = Literal["bbox", "segm"]
 """What to compare: boxes or masks."""
 
@@ -189,8 +192,9 @@ def open_pairs(
             the categories of an annotation file in its order.
 
     Raises:
-        ValueError, FileNotFoundError: if one of them cannot be read.
+        ValueError, FileNotFoundError: if one of them cannot be read, or predictions are a folder.
     """
+    _check_place(predictions)
     truth = open_data(data, images)
     if classes is not None and not predictions.endswith(PICKLES):
         raise ValueError(
@@ -207,6 +211,18 @@ def open_pairs(
         f"the predictions do not know {name}: it was left out of the truth" for name in unknown
     )
     return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
+
+
+def _check_place(uri: str) -> None:
+    """Before the data is opened, which may be of a form that only other predictions go with."""
+    if not storage.exists(uri):
+        raise FileNotFoundError(f"there are no predictions at {uri}")
+    inside = storage.names(uri)
+    if inside and inside != [uri.rstrip("/").rpartition("/")[2]]:  # a file lists itself
+        raise ValueError(
+            f"{uri} is a folder without result files. Fix: name what is in it, such as "
+            f"predictions.arrow; there is {', '.join(inside[:_MOST_NAMED])}"
+        )
 
 
 def read_paired(

@@ -20,6 +20,7 @@ from mtl_ray.sources.writers.kitti import NOMINAL
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
 from mtl_ray.tasks.lidar.results import KittiResults
+from tests.loading.clouds import cloud_sample, write_clouds
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 
@@ -53,6 +54,18 @@ def test_perfect_results_and_the_command(
     assert content["KITTI/Car_AOS_AP11_easy_loose"] == pytest.approx(100)
     assert content["mAP"] == pytest.approx(1)
     assert content["facts"]["samples"] == 3
+
+
+def test_a_folder_above_the_results_is_one_sentence(tmp_path: Path) -> None:
+    """``out`` in place of ``out/kitti``, the folder that ``jobs.predict --format kitti`` writes."""
+    labels, _ = folders(tmp_path)
+    split = write_clouds(tmp_path / "val", [cloud_sample(0)])
+    (tmp_path / "out" / "kitti").mkdir(parents=True)
+    for data in (split, str(labels)):
+        with pytest.raises(ValueError, match=r"out is a folder without result files\. .* is kitti"):
+            main([str(tmp_path / "out"), "--data", data])
+        with pytest.raises(FileNotFoundError, match="there are no predictions at"):
+            main([str(tmp_path / "elsewhere"), "--data", data])
 
 
 def test_thresholds_divide_strict_from_loose(tmp_path: Path) -> None:
