@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "lidar.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 QUICK = re.findall(r"add `(schedule\.\S+)`", PAGE)
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.jobs
 
 
 @pytest.fixture(scope="module")
