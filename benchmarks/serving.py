@@ -106,7 +106,7 @@ def write_model(to: str, backbone: str) -> None:
     from mtl_ray.experiment import ModelConfig, build_model
     from mtl_ray.export.bundle import write_bundle
     from mtl_ray.export.config import ExportConfig
-    from mtl_ray.export.verify import generate_samples
+    from mtl_ray.export.verify import CheckSamples, generate_samples
     from mtl_ray.inference.torch_predictor import TorchPredictor
     from mtl_ray.inputs.image import IMAGE, Canvas
     from mtl_ray.samples import Vocabulary
@@ -126,7 +126,8 @@ def write_model(to: str, backbone: str) -> None:
         vocabulary,
         Canvas(kind="crop", height=224, width=224),
     )
-    write_bundle(predictor, generate_samples(IMAGE, 3), "generated", to, ExportConfig(), {})
+    samples = CheckSamples(samples=generate_samples(IMAGE, 3))
+    write_bundle(predictor, samples, to, ExportConfig())
 
 
 def run_apart(context: SpawnContext, function: Callable[..., None], *arguments: object) -> None:

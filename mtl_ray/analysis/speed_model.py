@@ -240,7 +240,5 @@ def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[l
         return pictures, data
     if subject.target.startswith(("http://", "https://")):
         return [raw for _, raw in generate_samples(kind, _IN_MEMORY)], "generated"
-    chosen, whence = check_samples(
-        config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY
-    )
-    return [raw for _, raw in chosen], whence
+    chosen = check_samples(config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY)
+    return [raw for _, raw in chosen.samples], chosen.source

@@ -56,7 +56,7 @@ class NcnnEngine:
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         """See ``AnyEngine``."""
-        (folder / "source.onnx").write_bytes(_of_floats(exported.onnx))
+        (folder / "source.onnx").write_bytes(_for_pnnx(exported.onnx))
         shapes = ",".join(_shape(exported.example[name]) for name in exported.inputs)
         _convert(folder, shapes, "1" if self.precision == "fp16" else "0")
         missing = _unknown_layers((folder / FILES[0]).read_text())
@@ -102,11 +102,14 @@ def _shape(array: Any) -> str:
     return f"[{','.join(map(str, (1, *array.shape[1:])))}]f32"
 
 
-def _of_floats(data: bytes) -> bytes:
-    """The graph with float32 inputs alone: ncnn has no integers, and no casts."""
+def _for_pnnx(data: bytes) -> bytes:
+    """The graph with float32 inputs alone, since ncnn has no integers and no casts, and with the
+    operators that pnnx translates.
+    """
     import onnx
 
     model = onnx.load_from_string(data)
+    _pool_maxima(model.graph)
     for value in model.graph.input:
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     for node in [each for each in model.graph.node if each.op_type == "Cast"]:
@@ -120,6 +123,26 @@ def _of_floats(data: bytes) -> bytes:
         if node.output[0] not in {output.name for output in model.graph.output}:
             model.graph.node.remove(node)
     return bytes(model.SerializeToString())
+
+
+def _pool_maxima(graph: Any) -> None:
+    """Writes maxima over rows and columns as the pooling that they are: pnnx leaves ReduceMax."""
+    from onnx import helper, numpy_helper
+
+    constants = {each.name: each for each in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        axes = constants.get(node.input[1]) if node.op_type == "ReduceMax" else None
+        if axes is None or sorted(numpy_helper.to_array(axes).tolist()) != [2, 3]:
+            nodes.append(node)
+            continue
+        keeps = next((each.i for each in node.attribute if each.name == "keepdims"), 1)
+        pooled = node.output[0] if keeps else f"{node.output[0]}/pooled"
+        nodes.append(helper.make_node("GlobalMaxPool", node.input[:1], [pooled]))
+        if not keeps:
+            nodes.append(helper.make_node("Flatten", [pooled], node.output[:1]))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _output_ranks(exported: Exported) -> list[int]:
@@ -158,10 +181,11 @@ def _convert(folder: Path, shapes: str, half: str) -> None:
 
 
 def _unknown_layers(param: str) -> list[str]:
-    """The types of layers in a file of pnnx that are operators of torch or ONNX: ncnn has none."""
+    """The types of layers in a file of pnnx that ncnn does not have: operators of torch or ONNX."""
+    import ncnn
+
     kinds = [line.split()[0] for line in param.splitlines()[2:] if line.split()]
-    foreign = (kind for kind in kinds if "." in kind or "::" in kind)
-    return list(dict.fromkeys(foreign))
+    return [kind for kind in dict.fromkeys(kinds) if ncnn.layer_to_index(kind) < 0]
 
 
 class _Session:

@@ -1,12 +1,13 @@
 """A calibrated int8 form of an ONNX graph, with QuantizeLinear and DequantizeLinear nodes.
 
 Convolutions and matrix products become int8, and the operators between them that keep a feature map
-one. What follows the last of them stays fp32: the coordinates of boxes do not fit into 256 steps.
+one. What the last of them give, and what follows, stays fp32: the coordinates of boxes, and their
+logits beside those of classes, do not fit into 256 steps.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that gain from int8."""
 BETWEEN = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Resize")
 """The operators between them that can stay in int8."""
+AT_PLACES = ("RoiAlign", "GridSample")
+"""The operators that read a feature map at coordinates, which are no feature map themselves."""
 SHARED_FROM, ROUNDED = 1024, 0.001
 """Weights of at least so many values are stored once if at most this share of them differs, by one
 step of 127.
@@ -90,9 +93,49 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
         raise
     except Exception as error:  # the tools of onnxruntime raise whatever occurs
         raise EngineError(f"the graph cannot be quantised: {first_line(error)}") from error
-    smaller = onnx.load(str(done))
-    share_weights(smaller.graph)
-    return bytes(smaller.SerializeToString())
+    model = onnx.load(str(done))
+    keep_last_outputs(model.graph)
+    share_weights(model.graph)
+    return bytes(model.SerializeToString())
+
+
+def keep_last_outputs(graph: onnx.GraphProto) -> None:
+    """Removes the rounding of what the last convolutions and products give: their weights and what
+    they read are int8, their results are not.
+    """
+    before = _before_computing(graph)
+    last = {
+        name
+        for node in graph.node
+        if node.op_type in COMPUTING and node.name not in before
+        for name in node.output
+    }
+    rounded = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in last
+    }
+    results = {output.name for output in graph.output}
+    removed = [n for n in graph.node if rounded.keys() & {*n.input[:1], *n.output}]
+    names: dict[str, str] = {}
+    for back in [node for node in removed if node.op_type == "DequantizeLinear"]:
+        exact, read = rounded[back.input[0]], back.output[0]
+        names |= {exact: read, read: read} if read in results else {read: exact}
+    unread = {name for node in removed for name in node.input}
+    for node in removed:
+        graph.node.remove(node)
+    _rename(graph, names)
+    unread.difference_update(name for node in graph.node for name in node.input)
+    for constant in [each for each in graph.initializer if each.name in unread]:
+        graph.initializer.remove(constant)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Gives tensors other names, where they are made and where they are read."""
+    for node in graph.node:
+        for listed in (node.input, node.output):
+            for index, name in enumerate(listed):
+                listed[index] = names.get(name, name)
 
 
 def share_weights(graph: onnx.GraphProto) -> None:
@@ -116,9 +159,7 @@ def share_weights(graph: onnx.GraphProto) -> None:
                 break
         else:
             alike.append((weight.name, values))
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = same.get(name, name)
+    _rename(graph, same)
     for weight in [each for each in graph.initializer if each.name in same]:
         graph.initializer.remove(weight)
 
@@ -146,7 +187,7 @@ def _before_computing(graph: onnx.GraphProto) -> set[str]:
         if node.op_type in COMPUTING or needed.intersection(node.output):
             if needed.intersection(node.output):
                 found.add(node.name)
-            needed.update(node.input)
+            needed.update(node.input[:1] if node.op_type in AT_PLACES else node.input)
     return found
 
 

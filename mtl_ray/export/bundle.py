@@ -6,8 +6,9 @@ import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from mtl_ray import storage
@@ -27,13 +28,7 @@ from mtl_ray.export.engines import (
 from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
 from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.verify import (
-    GENERATED,
-    DecodedSample,
-    check_samples,
-    read_samples,
-    verify,
-)
+from mtl_ray.export.verify import CheckSamples, DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.config import SlideConfig
@@ -42,7 +37,6 @@ from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, statistics
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
-from mtl_ray.shards.split import open_split
 
 RunEngines = Callable[
     [Callable[[EngineRequest], BuiltEngine], Sequence[EngineRequest]], Sequence[BuiltEngine]
@@ -111,7 +105,7 @@ def export(
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     predictor = open_checkpoint(checkpoint.uri, slide=slide)
     data = data or read_config(checkpoint).data
-    samples, source = check_samples(data, predictor.vocabulary, config.samples)
+    samples = check_samples(data, predictor.vocabulary, config.samples)
     state = json.loads(checkpoint.read("state.json"))
     metrics = {"checkpoint": checkpoint.uri, "step": state["step"], "metrics": state["metrics"]}
     further = {
@@ -120,12 +114,7 @@ def export(
     }
     requests = requests_of(checkpoint.uri, config, data, plugins, slide)
     more = (lambda: run_engines(build_engine, requests)) if requests else None
-    baseline = (
-        None
-        if source.startswith(GENERATED)
-        else read_samples(open_split(source), data, predictor.vocabulary)
-    )
-    return write_bundle(predictor, samples, source, to, config, further, plugins, more, baseline)
+    return write_bundle(predictor, samples, to, config, further, plugins, more)
 
 
 def checkpoint_of(target: str) -> str:
@@ -143,21 +132,18 @@ def checkpoint_config(target: str, overrides: Sequence[str]) -> ExperimentConfig
 
 def write_bundle(
     predictor: TorchPredictor,
-    samples: Sequence[DecodedSample],
-    source: str,
+    checked: CheckSamples,
     to: str,
     config: ExportConfig,
-    further: Mapping[str, bytes],
+    further: Mapping[str, bytes] = MappingProxyType({}),
     plugins: tuple[str, ...] = (),
     more: MoreEngines | None = None,
-    baseline: Iterable[DecodedSample] | None = None,
 ) -> WrittenBundle:
-    """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the
-    bundle.
+    """Traces a model, builds the engine's files, checks them on samples and publishes the bundle.
 
     It also holds the signature, ``parity.json`` and the ``further`` files, and what ``more`` gives:
     the other engines of ``config.engines``. ``statistics.json`` counts the first
-    ``config.metric_samples`` of ``baseline``, by default ``samples``.
+    ``config.metric_samples`` of the split.
     """
     check_engine(config)
     traced = trace(predictor, config)
@@ -170,21 +156,21 @@ def write_bundle(
         }
         publish(folder, files, kind="bundle")
         bundle = BundlePredictor(folder)
-        parity = verify(predictor, traced.graph, bundle, samples, config)
+        parity = verify(predictor, traced.graph, bundle, checked.samples, config)
         if parity.failures:
             raise ParityError(parity)
         engines = more() if more is not None else ()
-        files["parity.json"] = _parity_json(parity, source, config, bundle)
+        files["parity.json"] = _parity_json(parity, checked.source, config, bundle)
         files[RANGE_FILE] = _range_json(parity, config, engines)
         if config.dump_info:
-            files |= dump_info(predictor, [raw for _, raw in samples], config)
-        if not source.startswith(GENERATED):
-            counted = islice(samples if baseline is None else baseline, config.metric_samples)
+            files |= dump_info(predictor, [raw for _, raw in checked.samples], config)
+        if not checked.generated:
+            counted = islice(chain(checked.samples, checked.rest), config.metric_samples)
             files[STATISTICS_FILE] = _statistics_json(bundle, counted, max(parity.batches))
         rows: list[EngineRow] = []
         if engines:
             rows = rows_of(_first_row(built, parity, config, bundle, folder), engines)
-            files |= engines_report(rows, source)
+            files |= engines_report(rows, checked.source)
             files |= _files_of(engines, files.keys())
             kept = tuple(each.signature for each in engines if each.signature is not None)
             files["signature.json"] = replace(built.signature, further=kept).to_json()
@@ -195,7 +181,7 @@ def write_bundle(
         uri=to,
         bytes=num_bytes,
         parity=parity,
-        samples=source,
+        samples=checked.source,
         notes=config.engine.limits().notes,
         engines=tuple(rows),
     )

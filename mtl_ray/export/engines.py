@@ -7,7 +7,7 @@ lose more than ``export.max_metric_drop`` of the metric of any head.
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,16 +24,15 @@ from mtl_ray.export.build import Built, TracedGraph, build, form_for, sign, trac
 from mtl_ray.export.calibrate import calibration_of
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import MetricPair, Parity
-from mtl_ray.export.verify import DecodedSample, check_samples, verify
+from mtl_ray.export.verify import BATCHES, check_samples, val_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.config import SlideConfig
-from mtl_ray.inference.predictor import HeadArrays, Predictor
 from mtl_ray.inference.signature import FurtherEngine
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.inputs.input import placed
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.samples import Sample
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +152,8 @@ def _built(
         }
         content = {**files, "signature.json": built.signature.to_json()}
         publish(folder, content, kind="bundle")
-        bundle = _Observed(folder)  # opened from its files, as a server does
+        # opened from its files, as a server does
+        bundle = BundlePredictor(folder, threads=1, batch=max(BATCHES))
         parity = _checked(request, predictor, traced, bundle, config)
         if parity.failures:
             return _failed(name, "; ".join(parity.failures), parity)
@@ -166,20 +166,6 @@ def _built(
             build_s=build_s,
             about=dict(bundle.session.about),
         )
-
-
-class _Observed(BundlePredictor):
-    """A bundle that notes the sizes of the batches that it ran."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri, threads=1)
-        self.batches: set[int] = set()
-
-    def run(self, arrays: InputArrays) -> HeadArrays:
-        """See ``BundlePredictor``."""
-        found = super().run(arrays)
-        self.batches.add(len(next(iter(arrays.values()))))
-        return found
 
 
 def _further(built: Built) -> FurtherEngine:
@@ -197,33 +183,40 @@ def _checked(
     request: EngineRequest,
     predictor: TorchPredictor,
     traced: TracedGraph,
-    bundle: _Observed,
+    bundle: BundlePredictor,
     config: ExportConfig,
 ) -> Parity:
     """The parity of an engine, by its precision."""
+    data, vocabulary = request.data, predictor.vocabulary
     if config.engine.precision == "fp32":
-        samples, _ = check_samples(request.data, predictor.vocabulary, config.samples)
+        samples = check_samples(data, vocabulary, config.samples).samples
         return verify(predictor, traced.graph, bundle, samples, config)
-    samples, _ = check_samples(request.data, predictor.vocabulary, config.metric_samples)
-    parity = compare_loss(predictor, bundle, samples, config)
-    parity.canvases.append(bundle.canvas)
-    parity.batches = tuple(sorted(bundle.batches))
-    return parity
+    try:
+        return compare_loss(predictor, bundle, lambda: val_samples(data, vocabulary), config)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{config.engine.precision} is judged by the metric of the validation split, which "
+            f"cannot be read: {error}"
+        ) from error
 
 
 def compare_loss(
-    reference: Predictor,
-    bundle: Predictor,
-    samples: Sequence[DecodedSample],
+    reference: TorchPredictor,
+    bundle: BundlePredictor,
+    read: Callable[[], Iterable[Sample]],
     config: ExportConfig,
 ) -> Parity:
-    """The loss of the main metric of each head by an engine of less precision."""
-    parity = Parity(layout=config.layout, samples=len(samples))
-    results = []
+    """The loss of the main metric of each head by an engine of less precision, on what ``read``
+    gives.
+    """
+    results, counts = [], []
     for predictor in (reference, bundle):
         metrics = head_metrics(predictor.heads, predictor.vocabulary)
-        measure(predictor, (sample for sample, _ in samples), metrics)
+        samples = islice(read(), config.metric_samples)
+        counts.append(measure(predictor, samples, metrics).samples)
         results.append(metrics)
+    parity = Parity(layout=config.layout, samples=min(counts), canvases=[bundle.canvas])
+    parity.batches = tuple(sorted({1, min(bundle.batch, parity.samples)}))
     for head, ours in results[0].items():
         theirs = results[1][head]
         first, second = (float(each.result()[ours.main]) for each in (ours, theirs))

@@ -9,7 +9,7 @@ operators that only ONNX has, such as NonMaxSuppression, if ``Context.exporting`
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -246,6 +246,9 @@ def _forget_sources(graph: onnx.GraphProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppresses log messages and warnings of the exporter."""
-    with errors_only(logging.getLogger("onnx_ir")), warnings.catch_warnings():
+    loggers = map(logging.getLogger, ("onnx_ir", "onnxscript"))
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for logger in loggers:
+            stack.enter_context(errors_only(logger))
         yield

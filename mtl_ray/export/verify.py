@@ -33,7 +33,7 @@ from mtl_ray.inputs.input import AnyCanvas, Input, placed
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.shards.split import Split, open_split
+from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
@@ -46,40 +46,53 @@ DecodedSample = tuple[Sample, Any]
 """A sample and its decoded input: of an image (H, W, 3) uint8 RGB."""
 
 
-def check_samples(
-    data: DataConfig, vocabulary: Vocabulary, count: int
-) -> tuple[list[DecodedSample], str]:
-    """Samples of the validation split, and a description of them.
+@dataclass(frozen=True, kw_only=True)
+class CheckSamples:
+    """What an exported graph is checked on.
 
-    Annotations get the class indices of the model. If the split cannot be read, samples are
-    generated instead.
+    Attributes:
+        samples: of the validation split, or generated.
+        source: the URI of the split, or words that begin with ``GENERATED``.
+        rest: the samples of the split after these, each decoded when it is asked for.
     """
-    uri, kind = (
-        data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0],
-        data.canvas.input,
-    )
-    generated = f"{GENERATED} {kind.name}s, since"
+
+    samples: Sequence[DecodedSample]
+    source: str = GENERATED
+    rest: Iterable[DecodedSample] = ()
+
+    @property
+    def generated(self) -> bool:
+        """Whether no split holds them."""
+        return self.source.startswith(GENERATED)
+
+
+def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> CheckSamples:
+    """The first samples of the validation split, with the class indices of the model. If the split
+    cannot be read, samples are generated instead.
+    """
+    uri, kind = data.val.uris[0], data.canvas.input
     try:
-        split = open_split(uri)
+        found = _readable(val_samples(data, vocabulary), kind, data.max_pixels)
     except (FileNotFoundError, ValueError) as error:
-        return generate_samples(
-            kind, count
-        ), f"{generated} the validation split cannot be read ({error})"
-    readable = list(islice(read_samples(split, data, vocabulary), count))
-    return (
-        (readable, uri)
-        if readable
-        else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
+        reason = f"the validation split cannot be read ({error})"
+    else:
+        if samples := list(islice(found, count)):
+            return CheckSamples(samples=samples, source=uri, rest=found)
+        reason = f"no {kind.name} of {uri} can be read"
+    return CheckSamples(
+        samples=generate_samples(kind, count), source=f"{GENERATED} {kind.name}s, since {reason}"
     )
 
 
-def read_samples(split: Split, data: DataConfig, vocabulary: Vocabulary) -> Iterator[DecodedSample]:
-    """The readable samples of a split, each decoded when it is asked for. Annotations get the class
-    indices of the model.
+def val_samples(data: DataConfig, vocabulary: Vocabulary) -> Iterator[Sample]:
+    """The samples of the validation split, one at a time, with the class indices of the model.
+
+    Raises:
+        FileNotFoundError, ValueError: if the split cannot be opened.
     """
+    split = open_split(data.val.uris[0])
     convert, _ = class_converter(split, vocabulary)
-    samples = map(convert, split.read(0, split.num_samples))
-    return _readable(samples, data.canvas.input, data.max_pixels)
+    return map(convert, split.read(0, split.num_samples))
 
 
 def _readable(
@@ -270,6 +283,3 @@ def _metrics(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Mappi
     metrics = head_metrics(predictor.heads, predictor.vocabulary)
     measure(predictor, samples, metrics)
     return {name: metric.result() for name, metric in metrics.items()}
-
-
-# The data that an exported graph is checked on: of the validation split, or made up where that is.

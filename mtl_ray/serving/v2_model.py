@@ -3,7 +3,7 @@
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -79,9 +79,11 @@ class TensorModel:
         waiting = [(place, *each) for place, each in enumerate(read) if not isinstance(each, Reply)]
         waiting.sort(key=lambda each: _form(each[2]))
         for _, group in groupby(waiting, key=lambda each: _form(each[2])):
-            places, requests, arrays = zip(*group, strict=True)
-            for place, request, outputs in zip(places, requests, self._run(arrays), strict=True):
-                replies[place] = self._write(calls[place], request, outputs)
+            for part in _parts(group, self.max_batch):
+                places, requests, arrays = zip(*part, strict=True)
+                found = self._run(arrays)
+                for place, request, outputs in zip(places, requests, found, strict=True):
+                    replies[place] = self._write(calls[place], request, outputs)
         return [each for each in replies if each is not None]
 
     def metadata(self) -> dict[str, Any]:
@@ -135,14 +137,12 @@ class TensorModel:
     def _run(
         self, requests: Sequence[Mapping[str, NDArray[Any]]]
     ) -> Sequence[GraphArrays | RequestError]:
-        """The outputs of requests of the same shapes."""
+        """The outputs of requests of the same shapes, which are one batch together."""
         session = self.predictor.session
         try:
             if len(requests) == 1:
                 return [session.run(requests[0])]
-            sizes = [len(next(iter(each.values()))) for each in requests]
-            if sum(sizes) > self.max_batch:
-                return [each for one in requests for each in self._run([one])]
+            sizes = [_batch(each) for each in requests]
             joined = session.run(
                 {name: np.concatenate([each[name] for each in requests]) for name in self.inputs}
             )
@@ -212,6 +212,30 @@ class TensorModel:
 def _form(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Equal for requests that can be joined."""
     return str([values.shape[1:] for values in arrays.values()])
+
+
+_Checked = tuple[int, InferRequest, Mapping[str, NDArray[Any]]]
+"""The place of a call among others, its request, and its arrays."""
+
+
+def _batch(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """The samples of a request."""
+    return len(next(iter(arrays.values())))
+
+
+def _parts(requests: Iterable[_Checked], most: int) -> Iterator[list[_Checked]]:
+    """Requests one after the other, as many at a time as have at most ``most`` samples."""
+    part: list[_Checked] = []
+    samples = 0
+    for request in requests:
+        size = _batch(request[2])
+        if part and samples + size > most:
+            yield part
+            part, samples = [], 0
+        part.append(request)
+        samples += size
+    if part:
+        yield part
 
 
 def _common(shapes: Sequence[tuple[int, ...]]) -> list[int]:

@@ -20,7 +20,7 @@ from mtl_ray.export.bundle import WrittenBundle, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import ExportGraph, Traced
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.verify import generate_samples
+from mtl_ray.export.verify import CheckSamples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
@@ -63,9 +63,8 @@ def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def write(predictor: TorchPredictor, to: Path, **config: Any) -> WrittenBundle:
-    return write_bundle(
-        predictor, generate_samples(IMAGE, 5), "generated", str(to), ExportConfig(**config), {}
-    )
+    samples = CheckSamples(samples=generate_samples(IMAGE, 5))
+    return write_bundle(predictor, samples, str(to), ExportConfig(**config))
 
 
 def agree(first: Predictor, second: Predictor) -> None:
@@ -149,8 +148,8 @@ def test_statistics_are_those_of_the_baseline_in_batches(
 
     monkeypatch.setattr(BundlePredictor, "predict", noted)
     config, samples = ExportConfig(size="fixed", metric_samples=18), generate_samples(IMAGE, 20)
-    rest = (samples[:3], "a split", str(tmp_path / "bundle"), config, {})
-    write_bundle(predictor("linear"), *rest, baseline=iter(samples))
+    checked = CheckSamples(samples=samples[:3], source="a split", rest=iter(samples[3:]))
+    write_bundle(predictor("linear"), checked, str(tmp_path / "bundle"), config)
     bundle = open_artifact(str(tmp_path / "bundle"), kind="bundle")
     assert read_statistics(bundle.read("statistics.json")).samples == 18
     assert given[-3:] == [8, 8, 2]
@@ -356,11 +355,9 @@ def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
     with pytest.raises(ParityError, match="max_score"):
         write_bundle(
             with_reading_head(predictor),
-            samples,
-            "made",
+            CheckSamples(samples=samples),
             str(tmp_path / "bundle"),
             ExportConfig(layout=layout),
-            {},
         )
     assert not (tmp_path / "bundle").exists()
 

@@ -1,6 +1,7 @@
-"""int8 graphs: weights that are the same but for their scales are stored once."""
+"""int8 graphs: what stays fp32 in them, and weights that are the same but for their scales."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mtl_ray.backends.onnx_int8 import share_weights
+from mtl_ray.backends.backend import Calibration
+from mtl_ray.backends.onnx_int8 import quantised, share_weights
 from mtl_ray.terminal import errors_only
 
 WEIGHT = np.random.default_rng(0).integers(-127, 128, (8, 16, 3, 3)).astype(np.int8)
@@ -68,6 +70,48 @@ def test_small_weights_are_kept() -> None:
     graph = graph_of(WEIGHT[:1, :1], WEIGHT[:1, :1])
     share_weights(graph)
     assert len(graph.initializer) == 4
+
+
+def two_convolutions(*after: onnx.NodeProto, output: str) -> bytes:
+    """Convolution, ReLU, convolution; of the last, one channel is a thousand times the other."""
+    rng = np.random.default_rng(1)
+    last = rng.normal(size=(2, 8, 1, 1)).astype(np.float32)
+    last[1] *= 1000
+    weights = {"first": rng.normal(size=(8, 3, 3, 3)).astype(np.float32), "last": last}
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["a"], "first conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "last"], ["logits"], "last conv"),
+        *after,
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 16, 16])
+    given = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+    stored = [numpy_helper.from_array(each, name) for name, each in weights.items()]
+    graph = helper.make_graph(nodes, "convolutions", [image], [given], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("result", ["the convolution", "after it"])
+def test_what_the_last_convolution_gives_is_not_rounded(result: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    data = (
+        two_convolutions(output="logits")
+        if result == "the convolution"
+        else two_convolutions(helper.make_node("Neg", ["logits"], ["negated"]), output="negated")
+    )
+    images = np.random.default_rng(2).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    batches = [{"image": each[None]} for each in images]
+    small = quantised(data, Calibration(batches=batches), tmp_path)
+    first, second = (
+        onnxruntime.InferenceSession(each).run(None, {"image": images})[0][:, 0]
+        for each in (data, small)
+    )
+    # with 256 steps over both channels every value of the first would be 0
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.99
+    kinds = [node.op_type for node in onnx.load_from_string(small).graph.node]
+    assert kinds.count("QuantizeLinear") == 2  # the image, and the map between the two
 
 
 def test_a_logger_gets_its_level_back() -> None:

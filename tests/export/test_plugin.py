@@ -32,7 +32,7 @@ from mtl_ray.experiment import ExperimentConfig, build_model, read_experiment
 from mtl_ray.export.bundle import checkpoint_config, export, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.verify import generate_samples
+from mtl_ray.export.verify import CheckSamples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor
@@ -157,14 +157,8 @@ def test_a_fresh_process_predicts_with_checkpoint_and_bundle(checkpoint: str, bu
 
 def test_the_default_engine_runs_it_too(checkpoint: str, tmp_path: Path) -> None:
     predictor = open_checkpoint(checkpoint)
-    write_bundle(
-        predictor,
-        generate_samples(SignalInput(), 3),
-        "generated",
-        str(tmp_path / "bundle"),
-        ExportConfig(),
-        {},
-    )
+    samples = CheckSamples(samples=generate_samples(SignalInput(), 3))
+    write_bundle(predictor, samples, str(tmp_path / "bundle"), ExportConfig())
     signature = json.loads((tmp_path / "bundle" / "signature.json").read_bytes())
     assert signature["version"] == 3
     assert not {"engine", "files"} & signature.keys()

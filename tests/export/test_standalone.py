@@ -16,7 +16,7 @@ from mtl_ray.export import standalone_predict
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.standalone import PACKAGES, standalone_engine, write_standalone
-from mtl_ray.export.verify import generate_samples
+from mtl_ray.export.verify import CheckSamples, generate_samples
 from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
@@ -71,7 +71,7 @@ def test_masks_are_pasted_as_by_the_task(canvas: Canvas) -> None:
 
 def _bundle(folder: Path, predictor: TorchPredictor, config: ExportConfig) -> str:
     uri = str(folder / "bundle")
-    write_bundle(predictor, generate_samples(IMAGE, 2), "generated", uri, config, {})
+    write_bundle(predictor, CheckSamples(samples=generate_samples(IMAGE, 2)), uri, config)
     return uri
 
 

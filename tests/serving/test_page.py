@@ -14,7 +14,7 @@ from mtl_ray.config.extend import extended
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.verify import generate_samples
+from mtl_ray.export.verify import CheckSamples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Vocabulary
@@ -301,14 +301,8 @@ def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(
         extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary
     )
     predictor = TorchPredictor(model, heads, vocabulary, canvas, plugins=(name,))
-    write_bundle(
-        predictor,
-        generate_samples(signals, 2),
-        "generated",
-        str(tmp_path / "signals"),
-        ExportConfig(),
-        {},
-    )
+    samples = CheckSamples(samples=generate_samples(signals, 2))
+    write_bundle(predictor, samples, str(tmp_path / "signals"), ExportConfig())
     file = tmp_path / "pulses.f32"
     file.write_bytes(signals.encode_file(generate_samples(signals, 1)[0][1][:30]))
     served = {

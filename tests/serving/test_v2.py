@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,48 @@ def test_limits_and_addresses_as_of_predictions(app: App, bundle: Callable[..., 
     closed.close()
 
 
+@contextmanager
+def counted(predictor: BundlePredictor) -> Iterator[list[int]]:
+    """The sizes of the batches that the engine runs."""
+    ran: list[int] = []
+    session = predictor.session
+
+    class Counting:
+        about = session.about
+
+        def run(self, given: dict[str, np.ndarray]) -> Any:
+            ran.append(len(given["image"]))
+            return session.run(given)
+
+    predictor.session = Counting()
+    try:
+        yield ran
+    finally:
+        predictor.session = session
+
+
+def test_requests_above_the_largest_batch_are_joined_in_parts(
+    app: App, expected: dict[str, Any]
+) -> None:
+    predictor = app.service.predictors["all"]
+    assert isinstance(predictor, BundlePredictor)
+    parts = ([0], [1], [0, 1], [1, 0, 1], [0])
+    bodies = [
+        json.dumps(
+            {"inputs": [tensor(shape=[len(i), 3, 64, 64], data=IMAGES[i].ravel().tolist())]}
+        ).encode()
+        for i in parts
+    ]
+    calls = [HttpCall(model="all", body=body, header_bytes=None) for body in bodies]
+    with counted(predictor) as ran:
+        replies = TensorModel("all", predictor, 4).replies(calls)
+    assert ran == [4, 4]
+    for i, reply in zip(parts, replies, strict=True):
+        for each in json.loads(reply.body)["outputs"]:
+            found = np.array(each["data"]).reshape(each["shape"])
+            np.testing.assert_allclose(found, expected[each["name"]][i], rtol=1e-6)
+
+
 def test_requests_that_wait_are_joined_and_one_bad_one_spoils_no_other(
     app: App, expected: dict[str, Any]
 ) -> None:
@@ -263,25 +306,9 @@ def test_requests_that_wait_are_joined_and_one_bad_one_spoils_no_other(
         {"inputs": [tensor(shape=[1, 3, 64, 64], data=IMAGES[i].ravel().tolist())]} for i in (0, 1)
     ]
     bodies = [*(json.dumps(each).encode() for each in contents), b"{}"]
-    ran: list[int] = []
-    run = predictor.session.run
-
-    class Counting:
-        def run(self, given: dict[str, np.ndarray]) -> Any:
-            ran.append(len(given["image"]))
-            return run(given)
-
-    model = TensorModel("all", predictor, 8)
-    predictor.session, before = Counting(), predictor.session
-    try:
-        first, bad, second = model.replies(
-            [
-                HttpCall(model="all", body=body, header_bytes=None)
-                for body in (bodies[0], bodies[2], bodies[1])
-            ]
-        )
-    finally:
-        predictor.session = before
+    calls = [HttpCall(model="all", body=bodies[i], header_bytes=None) for i in (0, 2, 1)]
+    with counted(predictor) as ran:
+        first, bad, second = TensorModel("all", predictor, 8).replies(calls)
     assert ran == [2]
     assert bad.status == 400
     for i, reply in enumerate((first, second)):
