@@ -157,15 +157,16 @@ def _after_computing(model: Any) -> set[str]:
     for node in reversed(model.get_ordered_ops()):
         name = node.get_friendly_name()
         if node.get_type_name() in _PRODUCTS or name in feeding:
-            feeding.update(
-                each.get_source_output().get_node().get_friendly_name() for each in node.inputs()
-            )
+            read = node.inputs()[:1] if node.get_type_name() in _AT_PLACES else node.inputs()
+            feeding.update(each.get_source_output().get_node().get_friendly_name() for each in read)
         else:
             after.add(name)
     return after
 
 
 _PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
+_AT_PLACES = frozenset(("ROIAlign", "GridSample"))
+"""The operators that read a feature map at coordinates, which are no feature map themselves."""
 
 
 class _Requests(threading.local):

@@ -149,7 +149,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
 
 def _write_refusals(folder: Path) -> None:
     for status, (name, message) in REFUSALS.items():
-        body = json.dumps({"code": status, "message": message}).encode()
+        body = _sentence(status, message)
         head = (
             f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
@@ -166,12 +166,19 @@ def _lines(lines: Iterable[str]) -> str:
 def answer_of(status: int) -> bytes:
     """The HTTP answer with one of ``WORDS``."""
     name, message = WORDS[status]
-    body = json.dumps({"code": status, "message": message}).encode()
+    body = _sentence(status, message)
     head = (
         f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _sentence(status: int, message: str) -> bytes:
+    """The body of an answer: ``message`` as from the application, and ``error``, which clients of
+    the Open Inference Protocol read.
+    """
+    return json.dumps({"code": status, "message": message, "error": message}).encode()
 
 
 def free_ports(count: int) -> list[int]:

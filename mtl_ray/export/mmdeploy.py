@@ -8,7 +8,7 @@ with torch like every other graph.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
 from mtl_ray.export.build import trace
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.mmdeploy_files import (
+    FORMS,
+    MODEL_FILE,
+    Form,
+    deploy_json,
+    detail_json,
+    pipeline_json,
+)
 from mtl_ray.export.mmdeploy_graph import INPUT, OPSET, sdk_graph
 from mtl_ray.export.parity import Parity, ParityCheck, ParityError, compare_predictions
 from mtl_ray.geometry.masks import encode_part
@@ -25,65 +33,7 @@ from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.detection.mask_decode import mask_frame_of
 from mtl_ray.tasks.head_classes import head_vocabulary
 
-VERSION = "1.3.1"
-"""Of MMDeploy whose form this is."""
-MODEL_FILE = "end2end.onnx"
 DUMPED = ("deploy.json", "pipeline.json", "detail.json", MODEL_FILE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Form:
-    """What the runtime calls a kind of answer.
-
-    Attributes:
-        task: the class of ``mmdeploy_runtime``.
-        codebase: whose answers these are: its name and its task in ``detail.json``.
-        module: of the last step.
-        component: of the last step.
-    """
-
-    task: str
-    codebase: tuple[str, str]
-    module: str
-    component: str
-
-    def params(self, num_classes: int) -> dict[str, Any]:
-        """The options of the last step."""
-        if self.component == "ResizeBBox":
-            return {"score_thr": 0.0, "min_bbox_size": 0}
-        if self.component == "ResizeInstanceMask":
-            # masks have the size of the image already
-            thresholds = {"score_thr": 0.0, "min_bbox_size": 0, "mask_thr_binary": 0.5}
-            return {**thresholds, "is_resize_mask": False}
-        if self.component == "ResizeMask":
-            return {"num_classes": num_classes, "with_argmax": True}
-        return {"num_classes": num_classes, "topk": num_classes}
-
-
-_FORMS = {
-    frozenset({"boxes", "scores", "classes"}): _Form(
-        task="Detector",
-        codebase=("mmdet", "ObjectDetection"),
-        module="mmdet",
-        component="ResizeBBox",
-    ),
-    frozenset({"boxes", "scores", "classes", "masks"}): _Form(
-        task="Detector",
-        codebase=("mmdet", "InstanceSegmentation"),
-        module="mmdet",
-        component="ResizeInstanceMask",
-    ),
-    frozenset({"classes"}): _Form(
-        task="Segmentor", codebase=("mmseg", "Segmentation"), module="mmseg", component="ResizeMask"
-    ),
-    frozenset({"scores"}): _Form(
-        task="Classifier",
-        codebase=("mmpretrain", "Classification"),
-        module="mmcls",
-        component="LinearClsHead",
-    ),
-}
-"""By the arrays of a head."""
 
 
 def dump_info(
@@ -115,6 +65,7 @@ def dump_info(
             engines=(),
             opset=OPSET,
             layout="end2end",
+            maps="classes",
             input="uint8",
             size="fixed",
             names="readable",
@@ -129,9 +80,9 @@ def dump_info(
     own = head_vocabulary(predictor.heads[head], predictor.vocabulary)
     classes = own.classes[predictor.heads[head].annotation]
     contents = {
-        "deploy.json": _deploy(form, head),
-        "pipeline.json": _pipeline(form, head, len(classes)),
-        "detail.json": _detail(form, head, classes, check),
+        "deploy.json": deploy_json(form, head),
+        "pipeline.json": pipeline_json(form, head, len(classes)),
+        "detail.json": detail_json(form, head, classes, check),
     }
     return {
         MODEL_FILE: model,
@@ -152,8 +103,13 @@ def _head(predictor: TorchPredictor, name: str | None) -> str:
     return name
 
 
-def _form(outputs: Mapping[str, str], head: str) -> _Form:
-    form = _FORMS.get(frozenset(outputs))
+def _form(outputs: Mapping[str, str], head: str) -> Form:
+    form = FORMS.get(frozenset(outputs))
+    if "logits" in outputs:
+        raise ValueError(
+            f"MMDeploy's runtime predicts whole images, and the head {head} predicts in windows "
+            "(evaluate.slide). Fix: evaluate.slide=null, or export without --dump-info"
+        )
     if form is None:
         raise ValueError(
             f"MMDeploy's runtime has no counterpart here for the head {head} with its "
@@ -215,82 +171,3 @@ def _fields(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {"boxes": boxes[:, :4], "scores": boxes[:, 4], "classes": labels}
     output = arrays["output"][0]
     return {"scores": output} if output.ndim == 1 else {"classes": output[0].astype(np.uint8)}
-
-
-def _deploy(form: _Form, name: str) -> dict[str, Any]:
-    model = {
-        "name": name,
-        "net": MODEL_FILE,
-        "weights": "",
-        "backend": "onnxruntime",
-        "precision": "FP32",
-        "batch_size": 1,
-        "dynamic_shape": True,
-    }
-    return {"version": VERSION, "task": form.task, "models": [model], "customs": []}
-
-
-def _pipeline(form: _Form, name: str, num_classes: int) -> dict[str, Any]:
-    """The image goes into the graph as it is, as RGB."""
-    transforms = [
-        {"type": "LoadImageFromFile"},
-        {"type": "Normalize", "mean": [0, 0, 0], "std": [1, 1, 1], "to_rgb": True},
-        {"type": "Pad", "size_divisor": 1},  # states what steps for masks read
-        {"type": "DefaultFormatBundle"},
-        {
-            "type": "Collect",
-            "keys": ["img"],
-            "meta_keys": ["img_shape", "pad_shape", "ori_shape", "img_norm_cfg", "scale_factor"],
-        },
-    ]
-    before = {
-        "type": "Task",
-        "module": "Transform",
-        "name": "Preprocess",
-        "input": ["img"],
-        "output": ["prep_output"],
-        "transforms": transforms,
-    }
-    network = {
-        "name": name,
-        "type": "Task",
-        "module": "Net",
-        "is_batched": False,
-        "input": ["prep_output"],
-        "output": ["infer_output"],
-        "input_map": {"img": INPUT},
-        "output_map": {},
-    }
-    alone = form.component == "LinearClsHead"
-    after = {
-        "type": "Task",
-        "module": form.module,
-        "name": "postprocess",
-        "component": form.component,
-        "params": form.params(num_classes),
-        "output": ["post_output"],
-        "input": ["infer_output"] if alone else ["prep_output", "infer_output"],
-    }
-    tasks = [before, network, after]
-    return {"pipeline": {"input": ["img"], "output": ["post_output"], "tasks": tasks}}
-
-
-def _detail(form: _Form, head: str, classes: Sequence[str], check: ParityCheck) -> dict[str, Any]:
-    """Read by people: the runtime needs none of it."""
-    codebase, task = form.codebase
-    onnx = {"type": "onnx", "opset_version": OPSET, "save_file": MODEL_FILE}
-    return {
-        "version": VERSION,
-        "codebase": {
-            "task": task,
-            "codebase": codebase,
-            "version": "mtl_ray",
-            "pth": "metrics.json",
-            "config": "config.yaml",
-        },
-        "codebase_config": {"type": codebase, "task": task, "head": head, "classes": list(classes)},
-        "onnx_config": {**onnx, "input_names": [INPUT], "input_shape": None},
-        "backend_config": {"type": "onnxruntime"},
-        "calib_config": {},
-        "parity": asdict(check),
-    }

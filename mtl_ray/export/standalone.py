@@ -122,10 +122,16 @@ def _about(signature: Signature, model_file: str) -> dict[str, Any]:
             f"predict.py reads images, and this model reads a {canvas.input.name}. Fix: use "
             "jobs.predict or jobs.serve"
         )
+    if signature.slide is not None:
+        raise ValueError(
+            "predict.py predicts whole images, and this model predicts class maps in windows "
+            "(evaluate.slide). Fix: export the run with evaluate.slide=null, or use jobs.predict"
+        )
     if strange := sorted({each.field for each in signature.outputs} - _KNOWN):
+        fix = {"candidates": "export.layout=end2end", "logits": "export.maps=classes"}
         raise ValueError(
             f"predict.py does not decode {', '.join(strange)}. Fix: "
-            + ("export.layout=end2end" if signature.layout == "raw" else "use jobs.predict")
+            f"{fix.get(strange[0], 'use jobs.predict')}"
         )
     heads = {}
     for name, head in signature.heads.items():

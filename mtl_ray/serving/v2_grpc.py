@@ -42,6 +42,7 @@ CODES: Mapping[int, grpc.StatusCode] = {
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -91,9 +92,9 @@ class GrpcServer:
             name: grpc.unary_unary_rpc_method_handler(self._answering(name, method))
             for name, method in self._methods.items()
         }
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
-        )
+        known = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        others = _OtherMethods(self._answering("other", self._missing))
+        self._server.add_generic_rpc_handlers((known, others))
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         self._server.add_insecure_port(f"{host}:{self.config.grpc_port}")
         self._server.start()
@@ -110,6 +111,13 @@ class GrpcServer:
         if self._server is not None:
             stopped = self._server.stop(self.config.timeout_s)
             await asyncio.to_thread(stopped.wait)
+
+    def _missing(self, *_: object) -> bytes:
+        raise RequestError(
+            501,
+            f"the methods here are {', '.join(self._methods)}; Triton's further ones, such as its "
+            "streams, repository and statistics, are not supported",
+        )
 
     def _ready(self, scope: Scope, data: bytes, _: Any) -> bytes:
         self.v2.limits.check_key(scope)
@@ -178,6 +186,23 @@ class GrpcServer:
             raise AssertionError  # abort raises
 
         return answer
+
+
+class _OtherMethods(grpc.GenericRpcHandler):
+    """Answers all methods that are left: those of Triton alone, and those that nobody knows.
+
+    Args:
+        answer: ends a call with a status.
+    """
+
+    def __init__(self, answer: Callable[[bytes, Any], bytes]) -> None:
+        self.handler = grpc.stream_stream_rpc_method_handler(
+            lambda _, context: answer(b"", context)  # a call that streams nothing is one, too
+        )
+
+    def service(self, _: Any) -> Any:
+        """See ``grpc.GenericRpcHandler``."""
+        return self.handler
 
 
 def _told(scope: Scope, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -78,15 +78,13 @@ class OpenInference:
 
     async def _route(self, path: str, scope: Scope, receive: Any) -> Reply:
         parts = path.removeprefix("/v2").strip("/").split("/")
-        infers = parts[0] == "models" and parts[-1] == "infer" and len(parts) > 2
-        methods = ("POST",) if infers else ("GET", "HEAD")
+        name, wanted, what = ("", "", "") if path in OPEN else _address(parts, path)
+        methods = ("POST",) if what == "infer" else ("GET", "HEAD")
         if (options := self.limits.check_method(scope, *methods)) is not None:
             return options
         if path in OPEN:
-            name = parts[-1]
-            return as_json({name: True} if name else self.server_metadata())
+            return as_json({parts[-1]: True} if parts[-1] else self.server_metadata())
         self.limits.check_key(scope)
-        name, wanted, what = _address(parts, path)
         with self.limits.current as served:
             model = self.model(served, scope, name, wanted)
             if what == "infer":

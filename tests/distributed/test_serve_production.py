@@ -34,6 +34,7 @@ def test_the_placeholder_answers_until_it_closes() -> None:
         ):
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "starting" in answer.json()["message"]
+            assert answer.json()["error"] == answer.json()["message"]  # for clients of /v2
         with Placeholder("127.0.0.1", port):
             placeholder.close()
             assert httpx.get(f"{url}/ping").status_code == 503, "the other one at the same port"

@@ -14,6 +14,8 @@ def main() -> None:
         answer = model(np.ascontiguousarray(image[:, :, ::-1]))  # it takes BGR, as cv2 reads
         if kind == "Detector":
             answers[f"{name}.dets"], answers[f"{name}.labels"] = answer[0], answer[1]
+            if answer[2]:  # of heads with masks
+                answers[f"{name}.masks"] = np.stack([np.asarray(mask) > 0 for mask in answer[2]])
         else:
             answers[name] = np.asarray(answer)
     np.savez(out, **answers)

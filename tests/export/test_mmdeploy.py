@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mtl_ray.export import mmdeploy
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.mmdeploy import DUMPED, dump_info
+from mtl_ray.export.mmdeploy_files import FORMS, deploy_json, pipeline_json
 from mtl_ray.export.mmdeploy_graph import sdk_graph
 from mtl_ray.export.parity import ParityError
 from mtl_ray.export.verify import generate_samples
@@ -120,11 +121,9 @@ def test_a_pipeline_with_another_order_of_channels_is_noticed(
     assert not agree("Classifier", found, expected, images[0], 0)
 
 
-@pytest.mark.parametrize("frame", ["box", "canvas"])
-@pytest.mark.parametrize("kind", ["letterbox", "crop"])
-def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
+def masked_graph(frame: str, canvas: Canvas) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The graph of a network that always gives the same two masks, and the arrays of its head."""
     rng = np.random.default_rng(0)
-    canvas = Canvas(height=96, width=128, kind=kind)
     arrays = {
         "boxes": rng.uniform(0, 40, (1, 3, 4)).astype(np.float32),
         "scores": np.array([[0.5, 0.0, 0.9]], np.float32),
@@ -141,8 +140,16 @@ def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     outputs = {name: f"head.{name}" for name in arrays}
     made = sdk_graph(model, canvas, {"image": "image"}, outputs, frame)
-    session = onnxruntime.InferenceSession(made.SerializeToString())
-    given = {"input": rng.uniform(0, 255, (1, 3, 150, 90)).astype(np.float32)}
+    return made.SerializeToString(), arrays
+
+
+@pytest.mark.parametrize("frame", ["box", "canvas"])
+@pytest.mark.parametrize("kind", ["letterbox", "crop"])
+def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
+    canvas = Canvas(height=96, width=128, kind=kind)
+    made, arrays = masked_graph(frame, canvas)
+    session = onnxruntime.InferenceSession(made)
+    given = {"input": np.random.default_rng(1).uniform(0, 255, (1, 3, 150, 90)).astype(np.float32)}
     dets, labels, masks = session.run(["dets", "labels", "masks"], given)
     head = SimpleNamespace(mask_frame=frame, select=None)
     of_image = {name: value[0] for name, value in arrays.items()}
@@ -152,6 +159,28 @@ def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
     for mine, theirs in zip(masks[0], expected.masks or (), strict=True):
         assert (mine == decode_rle(theirs, 150, 90)).mean() > 0.9995
         assert 0 < mine.mean() < 1
+
+
+def test_the_runtime_gives_masks_and_waits_for_their_boxes(runtime: Path, tmp_path: Path) -> None:
+    made, _ = masked_graph("box", Canvas(height=96, width=128))
+    form = FORMS[frozenset({"boxes", "scores", "classes", "masks"})]
+    files = {
+        "end2end.onnx": made,
+        "deploy.json": json.dumps(deploy_json(form, "masks")).encode(),
+        "pipeline.json": json.dumps(pipeline_json(form, "masks", 3)).encode(),
+    }
+    sizes = [(150 + 30 * i, 200 + 40 * i) for i in range(20)]
+    images = [np.zeros((*size, 3), np.uint8) for size in sizes]
+    found = answers(runtime, files, "Detector", images, tmp_path)
+    session = onnxruntime.InferenceSession(made)
+    for number, image in enumerate(images):
+        given = {"input": image.transpose(2, 0, 1)[None].astype(np.float32)}
+        dets, labels, masks = session.run(["dets", "labels", "masks"], given)
+        limit = np.array([image.shape[1] - 1, image.shape[0] - 1] * 2)
+        boxes = np.minimum(dets[0, :, :4], limit)
+        np.testing.assert_allclose(found[f"{number}.dets"][:, :4], boxes, atol=0.01)
+        np.testing.assert_array_equal(found[f"{number}.labels"], labels[0])
+        np.testing.assert_array_equal(found[f"{number}.masks"], masks[0] > 0)
 
 
 def test_a_graph_that_places_images_otherwise_is_refused(

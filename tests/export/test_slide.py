@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.standalone import write_standalone
 from mtl_ray.inference import windows
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
@@ -179,9 +180,22 @@ def test_windows_are_for_class_maps(tmp_path: Path) -> None:
         open_checkpoint(uri)
 
 
+def test_programs_that_see_whole_images_alone_refuse_windows(
+    tmp_path: Path, checkpoint: str
+) -> None:
+    to, config = str(tmp_path / "bundle"), ExportConfig(samples=2)
+    with pytest.raises(ValueError, match=r"whole images.*Fix: evaluate\.slide=null"):
+        export(checkpoint, to, replace(config, dump_info=True))
+    export(checkpoint, to, config)
+    with pytest.raises(ValueError, match=r"whole images.*with evaluate\.slide=null"):
+        write_standalone(to, str(tmp_path / "alone"))
+
+
 def test_logits_by_choice(tmp_path: Path, checkpoint: str) -> None:
     to = str(tmp_path / "bundle")
-    export(checkpoint, to, ExportConfig(samples=2, maps="logits"), slide=None)
+    export(checkpoint, to, ExportConfig(samples=2, maps="logits", dump_info=True), slide=None)
+    with pytest.raises(ValueError, match=r"decode logits\. Fix: export\.maps=classes"):
+        write_standalone(to, str(tmp_path / "alone"))
     bundle = BundlePredictor(to, threads=1)
     assert bundle.slide is None
     assert [output.field for output in bundle.signature.outputs] == ["logits"]

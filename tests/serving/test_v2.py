@@ -235,6 +235,8 @@ def test_limits_and_addresses_as_of_predictions(app: App, bundle: Callable[..., 
     refused(post(app, b"x" * 2_100_000), 413, "2,000,000 bytes of tensors")
     refused(call(app, "GET", INFER), 405, "POST")
     refused(call(app, "POST", "/v2/models/all"), 405, "GET")
+    for path in ("repository/index", "repository/models/all/load", "models/all/config", "logging"):
+        refused(call(app, "POST", f"/v2/{path}"), 404, "there is nothing at")
     refused(
         post(app, {"inputs": [tensor()]}, path="/v2/models/none/infer"), 404, "there is all, map"
     )
