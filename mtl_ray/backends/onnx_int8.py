@@ -2,7 +2,8 @@
 
 Convolutions and matrix products become int8, and the operators between them that keep a feature map
 one. What the last of them give, and what follows, stays fp32: the coordinates of boxes, and their
-logits beside those of classes, do not fit into 256 steps.
+logits beside those of classes, do not fit into 256 steps. Neither do the coordinates of points, so
+matrix products before the first convolution stay fp32, too.
 """
 
 import logging
@@ -19,7 +20,8 @@ from onnx import numpy_helper
 from mtl_ray.backends.backend import Calibration, EngineError, GraphArrays, first_line
 from mtl_ray.terminal import errors_only
 
-COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+COMPUTING = (*CONVOLUTIONS, "Gemm", "MatMul")
 """The operators that gain from int8."""
 BETWEEN = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Resize")
 """The operators between them that can stay in int8."""
@@ -103,7 +105,7 @@ def keep_last_outputs(graph: onnx.GraphProto) -> None:
     """Removes the rounding of what the last convolutions and products give: their weights and what
     they read are int8, their results are not.
     """
-    before = _before_computing(graph)
+    before = _before(graph, COMPUTING)
     last = {
         name
         for node in graph.node
@@ -168,23 +170,37 @@ def _chosen(graph: onnx.GraphProto) -> Iterator[str]:
     """The nodes that become int8: computing ones, and those before one of them that give a feature
     map (four axes).
     """
-    before = _before_computing(graph)
+    before, encoding = _before(graph, COMPUTING), _encoding(graph)
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output)
     }
     for node in graph.node:
         maps = node.op_type in BETWEEN and ranks.get(node.output[0]) == 4
-        if node.op_type in COMPUTING or (maps and node.name in before):
+        computing = node.op_type in COMPUTING and node.name not in encoding
+        if computing or (maps and node.name in before):
             yield node.name
 
 
-def _before_computing(graph: onnx.GraphProto) -> set[str]:
-    """The names of the nodes whose output a computing node reads, directly or not."""
+def _encoding(graph: onnx.GraphProto) -> set[str]:
+    """The names of the matrix products before the first convolution."""
+    convolved: set[str] = set()
+    found: set[str] = set()
+    before = _before(graph, CONVOLUTIONS)
+    for node in graph.node:
+        if node.op_type in CONVOLUTIONS or convolved.intersection(node.input):
+            convolved.update(node.output)
+        elif node.op_type in COMPUTING and node.name in before:
+            found.add(node.name)
+    return found
+
+
+def _before(graph: onnx.GraphProto, kinds: tuple[str, ...]) -> set[str]:
+    """The names of the nodes whose output a node of some kinds reads, directly or not."""
     needed: set[str] = set()
     found: set[str] = set()
     for node in reversed(graph.node):  # in topological order, as ONNX demands
-        if node.op_type in COMPUTING or needed.intersection(node.output):
+        if node.op_type in kinds or needed.intersection(node.output):
             if needed.intersection(node.output):
                 found.add(node.name)
             needed.update(node.input[:1] if node.op_type in AT_PLACES else node.input)

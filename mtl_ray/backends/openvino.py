@@ -131,12 +131,12 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    after = _after_computing(model)
+    kept = _after_computing(model) | _encoding(model)
     ignored = [
         node.get_friendly_name()
         for node in model.get_ordered_ops()
         if node.get_type_name() not in ("Constant", "Parameter", "Result")
-        and (node.get_friendly_name() in after or calibration.excluded(node.get_friendly_name()))
+        and (node.get_friendly_name() in kept or calibration.excluded(node.get_friendly_name()))
     ]
     with redirect_stdout(io.StringIO()):  # bars of progress, which no option switches off
         return nncf.quantize(
@@ -162,6 +162,23 @@ def _after_computing(model: Any) -> set[str]:
         else:
             after.add(name)
     return after
+
+
+def _encoding(model: Any) -> set[str]:
+    """The names of the nodes before the first convolution, if there are matrix products among them:
+    the coordinates of points do not fit into 256 steps either.
+    """
+    convolved: set[str] = set()
+    products, first = False, set[str]()
+    for node in model.get_ordered_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        read = {each.get_source_output().get_node().get_friendly_name() for each in node.inputs()}
+        if kind in _PRODUCTS - {"MatMul"} or read & convolved:
+            convolved.add(name)
+        else:
+            first.add(name)
+            products |= kind == "MatMul"
+    return first if products and convolved else set()
 
 
 _PRODUCTS = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
