@@ -105,7 +105,7 @@ class _Session:
         """See ``Session``."""
         try:
             values = self._session.run(self._outputs, dict(arrays))
-        except self._failures as error:
+        except (*self._failures, ValueError) as error:  # the last for inputs that are missing
             raise EngineError(f"onnxruntime: {first_line(error)}") from error
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 

@@ -128,7 +128,8 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
             "int8 of openvino needs nncf, which is not installed (Fix: pip install "
             "'mtl_ray[openvino]')"
         )
-    import nncf
+    with errors_only(logging.getLogger("torch.utils.cpp_extension")):  # about CUDA
+        import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     kept = _after_computing(model) | _encoding(model)

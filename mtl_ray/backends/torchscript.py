@@ -101,8 +101,14 @@ class _Session:
             try:
                 values = self._loaded(*(torch.from_numpy(arrays[name]) for name in self._inputs))
             except (RuntimeError, KeyError) as error:
-                raise EngineError(f"torchscript: {first_line(error)}") from error
+                raise EngineError(f"torchscript: {_reason(error)}") from error
         return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
+
+
+def _reason(error: Exception) -> str:
+    """What an operator says; before it the interpreter writes where in the graph it stands."""
+    said = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
+    return said[-1].removeprefix("RuntimeError: ") if said else first_line(error)
 
 
 def _without_sources(file: io.BytesIO) -> bytes:

@@ -156,7 +156,7 @@ def _built(
         bundle = BundlePredictor(folder, threads=1, batch=max(BATCHES))
         parity = _checked(request, predictor, traced, bundle, config)
         if parity.failures:
-            return _failed(name, "; ".join(parity.failures), parity)
+            return _failed(name, parity.reason, parity)
         return BuiltEngine(
             name=name,
             files=files,

@@ -20,6 +20,8 @@ from mtl_ray.tasks.task import Task
 
 BatchArrays = Mapping[str, NDArray[Any]]
 """The output arrays of one head for a batch, by name."""
+FIRST = 2
+"""As many failures are told in a table of engines."""
 SIDES = ("torch", "the bundle")
 
 
@@ -110,6 +112,13 @@ class Parity:
     canvases: list[AnyCanvas] = field(default_factory=list)
     """At which the graph was right."""
     batches: tuple[int, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The first failures."""
+        further = len(self.failures) - FIRST
+        more = f"; and {further} more" if further > 0 else ""
+        return "; ".join(self.failures[:FIRST]) + more
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``parity.json``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, TypeAdapter
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.backends.backend import AnyEngine, EngineError, first_line
@@ -127,9 +127,15 @@ class BundlePredictor:
         """The output arrays of each head for the input arrays of a batch.
 
         Raises:
-            EngineError: if the graph does not run.
+            EngineError: if the graph does not run, or is none of this signature.
         """
         values = self.session.run(to_graph(arrays, self.signature))
+        names = [output.name for output in self.signature.outputs]
+        if missing := [name for name in names if name not in values]:
+            raise EngineError(
+                f"the graph has no output {missing[0]!r}, which signature.json names: they are of "
+                "different bundles"
+            )
         outputs: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.heads}
         for output in self.signature.outputs:
             outputs[output.head][output.field] = values[output.name]
@@ -150,6 +156,9 @@ def read_range(bundle: Artifact, engine: AnyEngine, own: AnyCanvas) -> CheckedRa
         kind = TypeAdapter(type(own))
         canvases = tuple(kind.validate_python(each) for each in found.get("canvases", ()))
         batches = TypeAdapter(tuple[PositiveInt, ...]).validate_python(found.get("batches", ()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{RANGE_FILE} of the bundle is damaged: {first['msg']}") from error
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{RANGE_FILE} of the bundle is damaged: {error}") from error
     return CheckedRange(canvases=canvases or (own,), max_batch=max(batches, default=None))

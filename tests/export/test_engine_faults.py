@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from jobs import evaluate, export, serve
@@ -172,6 +173,40 @@ def test_a_layer_that_ncnn_does_not_have_is_named(tmp_path: Path) -> None:
         built("ncnn", tmp_path, graph("a = Det(image) out = Add(image, a)"))
 
 
+@pytest.mark.parametrize("keeps", [0, 1])
+def test_ncnn_pools_maxima(keeps: int, tmp_path: Path) -> None:
+    """pnnx leaves ReduceMax as it is, and ncnn has no such layer."""
+    largest = f"axes = Constant<value = int64[2] {{2, 3}}>() a = ReduceMax<keepdims={keeps}>"
+    back = "" if keeps else "shape = Constant<value = int64[4] {-1, 3, 1, 1}>() "
+    column = "a" if keeps else "b"
+    nodes = f"{largest}(image, axes) {back}"
+    nodes += "" if keeps else "b = Reshape(a, shape) "
+    data = _with_constants(graph(f"{nodes} out = Add(image, {column})"))
+    files = built("ncnn", tmp_path, data)
+    session = engine("ncnn").open(Files(files), tuple(files), 1)
+    image = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    expected = image + image.max(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(session.run({"image": image})["out"], expected, atol=1e-6)
+
+
+def test_other_maxima_are_named(tmp_path: Path) -> None:
+    nodes = "axes = Constant<value = int64[1] {1}>() a = ReduceMax(image, axes)"
+    data = _with_constants(graph(f"{nodes} out = Add(image, a)"))
+    with pytest.raises(EngineError, match="ncnn has no layer for ReduceMax"):
+        built("ncnn", tmp_path, data)
+
+
+def _with_constants(data: bytes) -> bytes:
+    """Constant nodes as initializers, as the exporter writes them."""
+    model = onnx.load_from_string(data)
+    for node in [each for each in model.graph.node if each.op_type == "Constant"]:
+        value = node.attribute[0].t
+        value.name = node.output[0]
+        model.graph.initializer.append(value)
+        model.graph.node.remove(node)
+    return bytes(model.SerializeToString())
+
+
 def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
     newer = Files({"model.onnx": graph(version=99)})
     with pytest.raises(EngineError, match="Unsupported model IR version: 99") as caught:
@@ -221,6 +256,46 @@ def test_a_bundle_of_another_machine(
     assert "Fix: " in told(caught.value)
     assert status(partial(speed.main, [uri, "--iterations", "1"])) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_an_operator_of_torchscript_says() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+            return (image.reshape(2, 12),)
+
+    example = {"image": np.zeros((2, 12), np.float32)}
+    chosen = engine("torchscript")
+    files = chosen.build(
+        Exported(
+            onnx=b"",
+            program=None,
+            module=Fixed(),
+            example=example,
+            inputs=("image",),
+            outputs=("out",),
+        ),
+        Path(),
+    )
+    data = {name: each for name, each in files.items() if isinstance(each, bytes)}
+    session = chosen.open(Files(data), tuple(data), 1)
+    with pytest.raises(EngineError, match=r"^torchscript: shape '\[2, 12\]' is invalid"):
+        session.run({"image": np.zeros((3, 12), np.float32)})
+
+
+def test_a_signature_of_another_graph(bundle: Path, tmp_path: Path) -> None:
+    """With a manifest that fits it."""
+    signature = TypeAdapter(dict[str, Any]).validate_json((bundle / "signature.json").read_bytes())
+    signature["outputs"][0]["name"] = "boxes.scores"
+    files: dict[str, bytes | Path] = {
+        each.name: each for each in bundle.iterdir() if each.name != "MANIFEST.json"
+    }
+    files["signature.json"] = TypeAdapter(dict[str, Any]).dump_json(signature)
+    publish(str(tmp_path / "other"), files, kind="bundle")
+    with pytest.raises(
+        EngineError, match=r"no output 'boxes\.scores'.*different bundles"
+    ) as caught:
+        BundlePredictor(str(tmp_path / "other")).predict([np.zeros((20, 30, 3), np.uint8)])
+    told(caught.value)
 
 
 def test_a_file_of_another_checkpoint_is_no_part_of_the_bundle(
