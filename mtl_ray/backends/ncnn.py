@@ -29,6 +29,9 @@ from mtl_ray.backends.backend import (
 from mtl_ray.config.strict import STRICT
 
 FILES = ("ncnn.param", "ncnn.bin", "ncnn.names")
+WITHOUT_LAYER = frozenset(
+    ("GatherND", "NonMaxSuppression", "NonZero", "ScatterElements", "ScatterND", "TopK")
+)
 MOST_S = 600
 """pnnx may take this long."""
 
@@ -56,6 +59,7 @@ class NcnnEngine:
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         """See ``AnyEngine``."""
+        _check_operators(exported.onnx)
         (folder / "source.onnx").write_bytes(_for_pnnx(exported.onnx))
         shapes = ",".join(_shape(exported.example[name]) for name in exported.inputs)
         _convert(folder, shapes, "1" if self.precision == "fp16" else "0")
@@ -100,6 +104,17 @@ class NcnnEngine:
 def _shape(array: Any) -> str:
     """Of a batch of one, as pnnx reads it."""
     return f"[{','.join(map(str, (1, *array.shape[1:])))}]f32"
+
+
+def _check_operators(data: bytes) -> None:
+    """Raises an EngineError that names operators for which ncnn has no layer: pnnx would fail at
+    another place.
+    """
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load_from_string(data).graph.node}
+    if missing := sorted(kinds & WITHOUT_LAYER):
+        raise EngineError(f"ncnn has no layer for {', '.join(missing)}")
 
 
 def _for_pnnx(data: bytes) -> bytes:

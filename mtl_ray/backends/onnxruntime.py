@@ -105,7 +105,7 @@ class _Session:
         """See ``Session``."""
         try:
             values = self._session.run(self._outputs, dict(arrays))
-        except (*self._failures, ValueError) as error:  # the last for inputs that are missing
+        except self._failures as error:
             raise EngineError(f"onnxruntime: {first_line(error)}") from error
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
@@ -117,4 +117,5 @@ def _failures() -> tuple[type[Exception], ...]:
     return (
         *(state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented),
         *(state.InvalidGraph, state.InvalidProtobuf),
+        ValueError,  # an input is missing
     )

@@ -53,7 +53,7 @@ def dump_info(
     canvas = predictor.canvas
     if not isinstance(canvas, Canvas):
         raise ValueError(
-            f"MMDeploy's runtime reads images, and this model reads a {canvas.input.name}. Fix: "
+            f"MMDeploy's runtime reads images, and this model reads {canvas.input.noun}s. Fix: "
             "export without --dump-info"
         )
     head = _head(predictor, config.dump_head)

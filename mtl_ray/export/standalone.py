@@ -119,7 +119,7 @@ def _about(signature: Signature, model_file: str) -> dict[str, Any]:
     canvas = signature.canvas
     if not isinstance(canvas, Canvas):
         raise ValueError(
-            f"predict.py reads images, and this model reads a {canvas.input.name}. Fix: use "
+            f"predict.py reads images, and this model reads {canvas.input.noun}s. Fix: use "
             "jobs.predict or jobs.serve"
         )
     if signature.slide is not None:

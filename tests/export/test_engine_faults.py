@@ -189,6 +189,12 @@ def test_ncnn_pools_maxima(keeps: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run({"image": image})["out"], expected, atol=1e-6)
 
 
+def test_an_operator_without_a_layer_is_named_before_pnnx(tmp_path: Path) -> None:
+    nodes = "k = Constant<value = int64[1] {8}>() a, places = TopK(image, k) out = Relu(a)"
+    with pytest.raises(EngineError, match=r"^ncnn has no layer for TopK$"):
+        built("ncnn", tmp_path, graph(nodes))
+
+
 def test_other_maxima_are_named(tmp_path: Path) -> None:
     nodes = "axes = Constant<value = int64[1] {1}>() a = ReduceMax(image, axes)"
     data = _with_constants(graph(f"{nodes} out = Add(image, a)"))
