@@ -85,18 +85,21 @@ def read_deploy_config(path: str) -> DeployRequest:
             f"{', '.join(_CODEBASES)}"
         )
     size = _size(form.get("input_shape"), path)
-    notes: tuple[str, ...] = ()
+    engine, notes = _engine(backend, path), []
     if codebase.get("post_processing"):
-        notes = (
+        notes.append(
             "post_processing of the deploy config is not taken: the head's own select is part of "
-            "the model (score_threshold, iou_threshold, max_detections)",
+            "the model (score_threshold, iou_threshold, max_detections)"
         )
+    if config.get("quantizer"):
+        engine = f"{engine.partition(':')[0]}:int8"
+        notes.append("the quantizer of the deploy config is not run: int8 is calibrated here")
     return DeployRequest(
-        engine=_engine(backend, path),
+        engine=engine,
         codebase=str(codebase["type"]),
         size=size,
         dynamic=size is None and _open_sides(form.get("dynamic_axes")),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -246,6 +249,10 @@ def _literal(node: ast.expr, known: Mapping[str, Any]) -> Any:
             return [_literal(each, known) for each in items]
         case ast.Constant(value=value):
             return value
+        case ast.BinOp(left=first, op=ast.LShift(), right=second):  # max_workspace_size=1 << 30
+            size, shift = _literal(first, known), _literal(second, known)
+            if type(size) is int and type(shift) is int and size < 2**32 and 0 <= shift < 64:
+                return size << shift
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
     return _UNKNOWN

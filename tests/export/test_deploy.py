@@ -32,6 +32,15 @@ _base_ = ['./dynamic.py']
 onnx_config = dict(_delete_=True, type='onnx', input_shape=[96, 64])
 backend_config = dict(type='openvino', model_inputs=[dict(opt_shapes=dict(input=[1, 3, 64, 96]))])
 """
+TENSORRT = """
+_base_ = ['./dynamic.py']
+backend_config = dict(
+    _delete_=True, type='tensorrt', common_config=dict(int8_mode=True, max_workspace_size=1 << 30))
+"""
+QUANTIZED = """
+_base_ = ['./static.py']
+quantizer = dict(type='mmrazor.OpenvinoQuantizer', qconfig=dict(w_qscheme=dict(bit=8)))
+"""
 QUICK = ["--cfg-options", "export.samples=2", "export.min_agree=0.9"]
 
 
@@ -43,6 +52,8 @@ def configs(tmp_path: Path) -> Path:
     (tmp_path / "configs" / "_base_" / "onnx_config.py").write_text(ONNX)
     (folder / "dynamic.py").write_text(DETECTION)
     (folder / "static.py").write_text(STATIC)
+    (folder / "tensorrt.py").write_text(TENSORRT)
+    (folder / "quantized.py").write_text(QUANTIZED)
     return folder
 
 
@@ -58,6 +69,10 @@ def test_what_a_config_asks_for(configs: Path) -> None:
     assert read_literals(str(configs / "dynamic.py"))["onnx_config"]["opset_version"] == 11
     found = read_deploy_config(str(configs / "static.py"))
     assert (found.engine, found.size, found.dynamic) == ("openvino", (64, 96), False)
+    assert read_deploy_config(str(configs / "tensorrt.py")).engine == "tensorrt:int8"
+    found = read_deploy_config(str(configs / "quantized.py"))
+    assert found.engine == "openvino:int8"
+    assert "quantizer" in found.notes[-1]
     assert "opset_version" not in read_literals(str(configs / "static.py"))["onnx_config"]
 
 
