@@ -167,6 +167,22 @@ def test_key_queue_and_size(client: Client) -> None:
     assert len(client.infer(request()).outputs) == 5
 
 
+@pytest.mark.parametrize("method", ["RepositoryIndex", "ModelStatistics", "Unknown"])
+def test_methods_of_triton_alone_are_refused(method: str, client: Client) -> None:
+    refused = client.refusal(b"", method)
+    assert refused.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "ModelInfer; Triton's further ones" in refused.details()
+
+
+def test_streams_are_refused(client: Client) -> None:
+    ask = client.channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(ask(iter([request().SerializeToString()] * 3), timeout=30, metadata=KEY))
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "not supported" in caught.value.details()
+    assert outputs(client.infer(request()))  # the place is free again
+
+
 def test_a_client_that_goes_away_leaves_its_place(client: Client) -> None:
     call = client.channel.unary_unary(f"{SERVICE}/ModelInfer")
     data = request().SerializeToString()
