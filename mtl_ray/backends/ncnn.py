@@ -32,6 +32,7 @@ FILES = ("ncnn.param", "ncnn.bin", "ncnn.names")
 WITHOUT_LAYER = frozenset(
     ("GatherND", "NonMaxSuppression", "NonZero", "ScatterElements", "ScatterND", "TopK")
 )
+COMPARING = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or")
 MOST_S = 600
 """pnnx may take this long."""
 
@@ -120,6 +121,9 @@ def _check_operators(data: bytes) -> None:
 def _for_pnnx(data: bytes) -> bytes:
     """The graph with float32 inputs alone, since ncnn has no integers and no casts, and with the
     operators that pnnx translates.
+
+    Raises:
+        EngineError: if a number is the result of a comparison.
     """
     import onnx
 
@@ -127,10 +131,15 @@ def _for_pnnx(data: bytes) -> bytes:
     _pool_maxima(model.graph)
     for value in model.graph.input:
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    compared = {
+        node.output[0]: node.op_type for node in model.graph.node if node.op_type in COMPARING
+    }
     for node in [each for each in model.graph.node if each.op_type == "Cast"]:
         to = next(each.i for each in node.attribute if each.name == "to")
         if to != onnx.TensorProto.FLOAT:
             continue
+        if node.input[0] in compared:
+            raise EngineError(f"ncnn has no layer for {compared[node.input[0]]}")
         for other in model.graph.node:
             for place, name in enumerate(other.input):
                 if name == node.output[0]:

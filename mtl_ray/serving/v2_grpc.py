@@ -188,7 +188,7 @@ class GrpcServer:
         return answer
 
 
-class _OtherMethods(grpc.GenericRpcHandler):
+class _OtherMethods(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers all methods that are left: those of Triton alone, and those that nobody knows.
 
     Args:

@@ -189,9 +189,17 @@ def test_ncnn_pools_maxima(keeps: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run({"image": image})["out"], expected, atol=1e-6)
 
 
-def test_an_operator_without_a_layer_is_named_before_pnnx(tmp_path: Path) -> None:
-    nodes = "k = Constant<value = int64[1] {8}>() a, places = TopK(image, k) out = Relu(a)"
-    with pytest.raises(EngineError, match=r"^ncnn has no layer for TopK$"):
+@pytest.mark.parametrize(
+    ("nodes", "name"),
+    [
+        ("k = Constant<value = int64[1] {8}>() a, places = TopK(image, k) out = Relu(a)", "TopK"),
+        ("a = Less(image, image) b = Cast<to = 1>(a) out = Concat<axis = 1>(image, b)", "Less"),
+    ],
+)
+def test_an_operator_without_a_layer_is_named_before_pnnx(
+    nodes: str, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=rf"^ncnn has no layer for {name}$"):
         built("ncnn", tmp_path, graph(nodes))
 
 
