@@ -86,7 +86,7 @@ class TorchGraph(nn.Module):
 
     def __init__(self, graph: ExportGraph, read: tuple[str, ...]) -> None:
         super().__init__()
-        self.graph, self.read = graph, read
+        self.whole, self.read = graph, read  # ``graph`` is an attribute of torch.fx's modules
         self.rest = {
             name: array
             for name, array in zip(graph.names, example_inputs(graph), strict=True)
@@ -96,7 +96,7 @@ class TorchGraph(nn.Module):
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         """As ``ExportGraph``; the outputs are in the order of ``output_names``."""
         given = {**self.rest, **dict(zip(self.read, arrays, strict=True))}
-        heads = self.graph(*(given[name] for name in self.graph.names), exporting=False)
+        heads = self.whole(*(given[name] for name in self.whole.names), exporting=False)
         return tuple(value for fields in heads.values() for value in fields.values())
 
 
