@@ -128,8 +128,7 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
             "int8 of openvino needs nncf, which is not installed (Fix: pip install "
             "'mtl_ray[openvino]')"
         )
-    with errors_only(logging.getLogger("torch.utils.cpp_extension")):  # about CUDA
-        import nncf
+    import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     kept = _after_computing(model) | _encoding(model)
@@ -139,7 +138,9 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
         if node.get_type_name() not in ("Constant", "Parameter", "Result")
         and (node.get_friendly_name() in kept or calibration.excluded(node.get_friendly_name()))
     ]
-    with redirect_stdout(io.StringIO()):  # bars of progress, which no option switches off
+    about_cuda = errors_only(logging.getLogger("torch.utils.cpp_extension"))
+    # bars of progress, which no option switches off
+    with about_cuda, redirect_stdout(io.StringIO()):
         return nncf.quantize(
             model,
             nncf.Dataset([dict(batch) for batch in calibration.batches]),

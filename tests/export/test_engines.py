@@ -27,10 +27,12 @@ from mtl_ray.backends.openvino import OpenVinoEngine
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine, requests_of
+from mtl_ray.export.graph import ExportGraph, TorchGraph
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inference.signature import read_signature
+from mtl_ray.inference.torch_predictor import TorchPredictor
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
 from tests.inference.tiny_lidar import lidar_config, write_lidar_checkpoint
@@ -80,6 +82,17 @@ def built_as(
         return build(request_of(engine(kind, **({"precision": precision} if precision else {}))))
 
     return once
+
+
+def test_no_part_of_the_graph_hides_a_name_of_torch_fx(
+    predictor: Callable[..., TorchPredictor],
+) -> None:
+    """ExecuTorch could build nothing of a module with a part named graph."""
+    made = predictor("linear")
+    graph = ExportGraph(made.model, made.canvas, ExportConfig())
+    parts = {name for name, _ in TorchGraph(graph, graph.names).named_children()}
+    assert parts
+    assert not parts & set(dir(torch.fx.GraphModule))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torchscript", "ncnn", "executorch"])
