@@ -238,7 +238,7 @@ def test_nodes_can_stay_exact(
     config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("conv",)))
     none = build_engine(replace(request, config=config))
     counts = [
-        sum(node.op_type == "QuantizeLinear" for node in graph.node)
+        sum(node.op_type == "DequantizeLinear" for node in graph.node)
         for graph in (
             onnx.load_from_string(next(iter(built.files.values()))).graph for built in (some, none)
         )
