@@ -1,18 +1,25 @@
 """int8 graphs: what stays fp32 in them, and weights that are the same but for their scales."""
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import TypeAdapter
 
-from mtl_ray.backends.backend import Calibration
-from mtl_ray.backends.onnx_int8 import quantised, share_weights
+from mtl_ray.backends.backend import AnyEngine, Calibration, Exported
+from mtl_ray.backends.config import EngineConfig
+from mtl_ray.backends.onnx_int8 import COMPUTING, _before, quantised, share_weights
+from mtl_ray.backends.openvino import _after_computing
 from mtl_ray.terminal import errors_only
+from tests.export.test_engine_faults import Files
 
+NNCF = find_spec("nncf") is not None
 WEIGHT = np.random.default_rng(0).integers(-127, 128, (8, 16, 3, 3)).astype(np.int8)
 
 
@@ -127,3 +134,93 @@ def test_a_logger_gets_its_level_back() -> None:
     with pytest.raises(ValueError, match="inside"), errors_only(logger):
         raise ValueError("inside")
     assert logger.level == logging.INFO
+
+
+def parsed(nodes: str) -> onnx.ModelProto:
+    """A graph whose first convolution is ``w``, with its constants as initializers."""
+    text = (
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[batch,3,8,8] image) => '
+        f"(float out) {{ {nodes} }}"
+    )
+    model = onnx.parser.parse_model(text)
+    for node in [each for each in model.graph.node if each.op_type == "Constant"]:
+        value = node.attribute[0].t
+        value.name = node.output[0]
+        model.graph.initializer.append(value)
+        model.graph.node.remove(node)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    return model
+
+
+POINTS = """
+    turn = Constant<value = float[3,3] {1,0,0,-1,0,0,0,0,0}>()
+    w = Constant<value = float[2,3,1,1] {1,0,0,1,0,0}>()
+    last = Constant<value = float[1,2,1,1] {1,1}>()
+    rows = Transpose<perm = [0,2,3,1]>(image)
+    encoded = MatMul(rows, turn)
+    map = Transpose<perm = [0,3,1,2]>(encoded)
+    a = Conv(map, w)
+    b = Relu(a)
+    out = Conv(b, last)
+"""
+"""The product is the difference of two coordinates, which is small."""
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+def test_coordinates_of_points_are_not_rounded(kind: str, tmp_path: Path) -> None:
+    engine: AnyEngine = TypeAdapter(EngineConfig).validate_python(
+        {"type": kind, "precision": "int8"}
+    )
+    if (reason := engine.unavailable()) is not None or (kind == "openvino" and not NNCF):
+        pytest.skip(reason or "nncf is not installed")
+    rng = np.random.default_rng(3)
+    clouds = rng.uniform(0, 70, (8, 3, 8, 8)).astype(np.float32)
+    clouds[:, 0] = clouds[:, 1] + rng.uniform(0, 0.2, (8, 8, 8))
+    exported = Exported(
+        onnx=parsed(POINTS).SerializeToString(),
+        program=None,
+        example={"image": clouds[:2]},
+        inputs=("image",),
+        outputs=("out",),
+        calibration=Calibration(batches=[{"image": each[None]} for each in clouds]),
+    )
+    built = engine.build(exported, tmp_path)
+    files = {n: each if isinstance(each, bytes) else each.read_bytes() for n, each in built.items()}
+    session = engine.open(Files(files), tuple(files), 1)
+    found = session.run({"image": clouds})["out"][:, 0]
+    expected = 2 * (clouds[:, 0] - clouds[:, 1])
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+PLACES = """
+    w = Constant<value = float[3,3,1,1] {1,0,0,0,1,0,0,0,1}>()
+    axes = Constant<value = int64[2] {2,3}>()
+    grow = Constant<value = float {4}>()
+    fourth = Constant<value = float[1,1] {8}>()
+    index = Constant<value = int64[1] {0}>()
+    first = Constant<value = int64[1] {1}>()
+    zero = Constant<value = int64[1] {0}>()
+    features = Conv(image, w)
+    guess = Conv(image, w)
+    corner = ReduceMean<keepdims = 0>(guess, axes)
+    one = Slice(corner, zero, first, zero)
+    scaled = Mul(one, grow)
+    rois = Concat<axis = 1>(scaled, fourth)
+    crops = RoiAlign<output_height = 2, output_width = 2>(features, rois, index)
+    out = Conv(crops, w)
+"""
+
+
+def test_boxes_at_which_features_are_read_are_no_feature_map(tmp_path: Path) -> None:
+    model = parsed(PLACES)
+    before = _before(model.graph, COMPUTING)
+    kinds = {node.op_type for node in model.graph.node if node.name in before}
+    assert kinds == {"Conv", "RoiAlign"}
+    openvino = pytest.importorskip("openvino")
+    (tmp_path / "places.onnx").write_bytes(model.SerializeToString())
+    read = openvino.convert_model(tmp_path / "places.onnx")
+    after = _after_computing(read)
+    scaled = [each for each in read.get_ordered_ops() if each.get_type_name() == "Multiply"]
+    assert scaled
+    assert all(each.get_friendly_name() in after for each in scaled)
