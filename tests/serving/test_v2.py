@@ -280,7 +280,7 @@ def counted(predictor: BundlePredictor) -> Iterator[list[int]]:
 def test_requests_above_the_largest_batch_are_joined_in_parts(
     app: App, expected: dict[str, Any]
 ) -> None:
-    predictor = app.service.predictors["all"]
+    predictor = app.limits.service.predictors["all"]
     assert isinstance(predictor, BundlePredictor)
     parts = ([0], [1], [0, 1], [1, 0, 1], [0])
     bodies = [
