@@ -4,7 +4,7 @@ command lines.
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args, get_type_hints
 
 from mtl_ray.backends.backend import AnyEngine
 from mtl_ray.backends.executorch import ExecuTorchEngine
@@ -15,21 +15,18 @@ from mtl_ray.backends.tensorrt import TensorRtEngine
 from mtl_ray.backends.torchscript import TorchScriptEngine
 from mtl_ray.config.extend import Slot, union_of
 
+ENGINES = (
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    NcnnEngine,
+    TorchScriptEngine,
+    TensorRtEngine,
+    ExecuTorchEngine,
+)
 if TYPE_CHECKING:
     EngineConfig = AnyEngine
 else:
-    EngineConfig = Annotated[
-        union_of(
-            OnnxRuntimeEngine,
-            OpenVinoEngine,
-            NcnnEngine,
-            TorchScriptEngine,
-            TensorRtEngine,
-            ExecuTorchEngine,
-            default="onnxruntime",
-        ),
-        Slot("engines"),
-    ]
+    EngineConfig = Annotated[union_of(*ENGINES, default="onnxruntime"), Slot("engines")]
     """The type of ``export.engine``; engines of plugins are added to it."""
 
 WITHOUT_PACKAGE = {
@@ -75,4 +72,8 @@ def _options(name: str) -> dict[str, str]:
     kind, _, precision = name.partition(":")
     if kind in WITHOUT_PACKAGE:
         raise ValueError(f"the engine {kind} is not available: {WITHOUT_PACKAGE[kind]}")
+    for types in map(get_type_hints, ENGINES):
+        known = get_args(types["precision"])
+        if kind in get_args(types["type"]) and precision and precision not in known:
+            raise ValueError(f"the engine {kind} has {' and '.join(known)}, not {precision}")
     return {"type": kind, **({"precision": precision} if precision else {})}

@@ -321,6 +321,8 @@ def test_names_on_the_command_line() -> None:
     ]
     with pytest.raises(ValueError, match="no package of PPLNN"):
         engine_overrides(["pplnn"])
+    with pytest.raises(ValueError, match="the engine onnxruntime has fp32 and int8, not fp16"):
+        engine_overrides(["onnxruntime:fp16"])
     with pytest.raises(ValidationError):
         engine("ncnn", precision="int8")
 
