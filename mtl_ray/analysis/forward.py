@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.analysis.forward_arrays import ForwardBatch, batch_of, loss_name, read_arrays
@@ -26,6 +26,7 @@ from mtl_ray.models.head import Context, Features, Head, dense, inspected
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.mask_decode import MaskFraming, decode_masks
+from mtl_ray.weights.imported import read_sources
 from mtl_ray.weights.network import import_network
 from mtl_ray.weights.original import find_program, read_original
 from mtl_ray.weights.read import read_weights
@@ -35,11 +36,14 @@ OBJECTS = "instances"
 
 
 class OpenedNetwork(NamedTuple):
-    """A model in evaluation mode, the classes that it learns, and the configs of its heads."""
+    """A model in evaluation mode, the classes that it learns, the configs of its heads, and by
+    tensor its names in the file of another program.
+    """
 
     model: Model
     vocabulary: Vocabulary
     heads: Mapping[str, object] = {}
+    sources: Mapping[str, tuple[str, ...]] = {}
 
 
 def forward_file(
@@ -56,7 +60,8 @@ def forward_file(
         target: a config, a checkpoint or a run.
         source: the .npz file to read.
         out: the .npz file to write.
-        weights: a file of weights for it, of this project or another program.
+        weights: a file of weights for it, of this project or another program. If it is of the trunk
+            only, there are only features.
         classes: of a config without data, or of that file.
 
     Returns:
@@ -91,7 +96,7 @@ def open_network(
         network = read_network(opened)
         vocabulary = read_vocabulary(opened, network.vocabulary)
         model = load_model(opened, network, vocabulary)
-        return OpenedNetwork(model, vocabulary, network.model.heads)
+        return OpenedNetwork(model, vocabulary, network.model.heads, read_sources(opened))
     config, vocabulary = open_config(target, _count(classes))
     torch.manual_seed(config.runtime.seed)
     model = build_model(config.model, vocabulary).eval()
@@ -108,17 +113,20 @@ def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) ->
             read_original(read, program, uri=weights), config_at(target), classes=classes
         )
         tensors, network, vocabulary = taken.tensors, taken.config.model, taken.vocabulary
+        sources = taken.sources
     else:
         config, vocabulary = open_config(target, _count(classes))
-        tensors, network = read.tensors, config.model
+        tensors, network, sources = read.tensors, config.model, {}
     model = build_model(network.without_pretrained(), vocabulary)
+    if all(name.startswith("trunk.") for name in tensors):  # features only
+        model.heads = nn.ModuleDict()
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(
             f"{weights} does not fill the network: {str(error).splitlines()[-1].strip()}"
         ) from error
-    return OpenedNetwork(model.eval(), vocabulary, network.heads)
+    return OpenedNetwork(model.eval(), vocabulary, network.heads, sources)
 
 
 def _count(classes: int | tuple[str, ...] | None) -> int | None:
@@ -135,7 +143,8 @@ def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDA
     Returns:
         Features by name; of each head what ``raw_outputs`` gives, ``b{i}_boxes``, ``b{i}_scores``,
         ``b{i}_labels`` of image i, and with objects ``loss_*``, ``target_*``, ``gradnorm_names``
-        and ``gradnorm``. Instance masks are ``b{i}_masks``, at the size of the valid part, and
+        and ``gradnorm``, and of imported weights ``gradnorm_sources``, the names in the other
+        program's file. Instance masks are ``b{i}_masks``, at the size of the valid part, and
         ``b{i}_mask_probabilities``, as the head gives them. With several heads their arrays have
         ``HEAD/`` before the name.
     """
@@ -272,6 +281,9 @@ def _trained(
     module.zero_grad(set_to_none=True)
     found["gradnorm_names"] = np.array(list(gradients), dtype=np.str_)
     found["gradnorm"] = np.array(list(gradients.values()), np.float64)
+    if network.sources:
+        sources = (network.sources.get(f"heads.{name}.{key}", ()) for key in gradients)
+        found["gradnorm_sources"] = np.array([" + ".join(each) for each in sources], dtype=np.str_)
     return found
 
 

@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 MAX_BYTES = 2 << 30
 """Most bytes of an input when unpacked."""
 _TERMS = {"class": "cls", "box": "bbox", "objectness": "obj"}
-_PREFIX = r"((?:(?:s\d+|d\d+|enc|dn)_)*)((?:rpn_)?)"
+_PREFIX = r"((?:(?:s\d+|d\d+|pre|enc|dn)_)*)((?:rpn_)?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,14 @@ def batch_of(arrays: Arrays) -> ForwardBatch:
 
 def _objects(arrays: Arrays, count: int, canvas_hw: tuple[int, int]) -> dict[str, Tensor] | None:
     if not any(re.fullmatch(r"gt\d+_boxes", name) for name in arrays):
+        others = [name for name in arrays if re.match(r"gt\w*(box|label)", name)]
+        if others:
+            raise ValueError(
+                f"the input has {', '.join(others)}; the objects of the first image are gt0_boxes "
+                "and gt0_labels, those of the next gt1_boxes, ..."
+            )
         return None
-    boxes = [_array(arrays, f"gt{row}_boxes", "f", (-1, 4)) for row in range(count)]
+    boxes = [_array(arrays, f"gt{row}_boxes", "fiu", (-1, 4)) for row in range(count)]
     classes = [_array(arrays, f"gt{row}_labels", "iu", (len(boxes[row]),)) for row in range(count)]
     most = max([1, *map(len, boxes)])
     found: dict[str, NDArray[Any]] = {
@@ -119,7 +125,11 @@ def _array(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> NDA
         raise ValueError(f"the input has objects, but no array {name}")
     sizes = (len(value) if size < 0 and value.ndim else size for size in shape)
     if value.shape != tuple(sizes) or value.dtype.kind not in kinds:
-        raise ValueError(f"{name} is {value.dtype} {value.shape}, not {shape}")
+        kind = "numbers" if "f" in kinds else "integers"
+        wanted = ", ".join("M" if size < 0 else str(size) for size in shape)
+        raise ValueError(f"{name} is {value.dtype} {value.shape}, not {kind} ({wanted})")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} has values that are not finite")
     return value
 
 

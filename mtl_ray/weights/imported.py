@@ -1,10 +1,12 @@
 """What an import writes: a checkpoint of this project or a file of weights, and a report."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from mtl_ray import artifact, storage
+from mtl_ray.artifact import Artifact
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
@@ -14,6 +16,9 @@ from mtl_ray.training.identity import config_hash
 from mtl_ray.vocabulary import vocabulary_to_json
 from mtl_ray.weights.network import ImportedNetwork
 from mtl_ray.weights.write import own_memory
+
+SOURCES_FILE = "sources.json"
+"""Of a checkpoint: by tensor the names of the other program's file that it was made of."""
 
 
 def write_checkpoint(uri: str, network: ImportedNetwork) -> None:
@@ -37,12 +42,20 @@ def write_checkpoint(uri: str, network: ImportedNetwork) -> None:
         CONFIG_FILE: to_yaml(network.config),
         MODEL_FILE: network_yaml(network.config),
         VOCABULARY_FILE: json.dumps(vocabulary_to_json(network.vocabulary), indent=1),
+        SOURCES_FILE: json.dumps(network.sources, indent=1),
     }
     tensors = {name: own_memory(value) for name, value in network.tensors.items()}
     content = Content(tensors={checkpoint.MODEL_FILE: tensors}, training={})
     files = checkpoint.pack(content, state, texts)
     if not artifact.publish(uri, files, kind=checkpoint.KIND):
         raise ValueError(f"there is a checkpoint at {uri} already. Fix: another OUT, or remove it")
+
+
+def read_sources(opened: Artifact) -> Mapping[str, tuple[str, ...]]:
+    """By tensor of an imported checkpoint the names in the file; nothing of other checkpoints."""
+    if SOURCES_FILE not in opened.names:
+        return {}
+    return {name: tuple(names) for name, names in json.loads(opened.read(SOURCES_FILE)).items()}
 
 
 def check_alone(network: ImportedNetwork, config: ExperimentConfig) -> None:

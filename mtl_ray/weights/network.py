@@ -42,6 +42,7 @@ class ImportedNetwork:
             file says them.
         vocabulary: the classes of the network.
         tensors: all of the network, under its names.
+        sources: by tensor the names of the file that it was made of.
         unused: names of the file that nothing was made of.
         random: by head its classes that the file does not have; their rows are random.
         notes: what the user must know, a sentence each.
@@ -51,6 +52,7 @@ class ImportedNetwork:
     config: ExperimentConfig
     vocabulary: Vocabulary
     tensors: dict[str, Tensor]
+    sources: Mapping[str, tuple[str, ...]]
     unused: tuple[str, ...]
     random: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
@@ -91,6 +93,7 @@ def import_network(
     theirs = _vocabulary(network, names, count)
     model = build_model(network, theirs)
     filled = _fill(model, original, config)
+    used = filled.used
     wanted = data_vocabulary(config)
     random: dict[str, tuple[str, ...]] = {}
     if halved := _halved(original, filled):
@@ -113,7 +116,8 @@ def import_network(
         config,
         theirs if wanted is None else wanted,
         filled.tensors,
-        tuple(name for name in original.tensors if name not in filled.sources),
+        filled.sources,
+        tuple(name for name in original.tensors if name not in used),
         random,
         tuple(notes),
     )
@@ -133,7 +137,12 @@ def finds_heads(original: Original, config: ExperimentConfig) -> bool:
 
 class _Filled(NamedTuple):
     tensors: dict[str, Tensor]
-    sources: frozenset[str]
+    sources: dict[str, tuple[str, ...]]
+
+    @property
+    def used(self) -> frozenset[str]:
+        """All names of the file that something was made of."""
+        return frozenset(name for names in self.sources.values() for name in names)
 
 
 def _vocabulary(network: ModelConfig, names: tuple[str, ...] | None, count: int) -> Vocabulary:
@@ -198,16 +207,17 @@ def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled
         name: found[name].value.detach().to(value.dtype, copy=True) if name in found else value
         for name, value in own.items()
     }
-    return _Filled(tensors, frozenset(name for each in found.values() for name in each.sources))
+    return _Filled(tensors, {name: each.sources for name, each in found.items()})
 
 
 def _halved(original: Original, filled: _Filled) -> str | None:
     """What to say of layers of the file that the network has only in part, if there are any."""
-    layers = {name.rpartition(".")[0] for name in filled.sources}
+    used = filled.used
+    layers = {name.rpartition(".")[0] for name in used}
     beside = [
         name
         for name in original.tensors
-        if name not in filled.sources
+        if name not in used
         and name.rpartition(".")[0] in layers
         and not name.endswith("num_batches_tracked")
     ]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from jobs.analyze.forward import main
 from jobs.run import run
-from mtl_ray.analysis.forward import OpenedNetwork, forward_arrays
+from mtl_ray.analysis.forward import OpenedNetwork, forward_arrays, open_network
 from mtl_ray.analysis.forward_arrays import batch_of, loss_name, read_arrays
 from mtl_ray.experiment import load_experiment
 from mtl_ray.models.head import Context
@@ -106,6 +107,22 @@ def test_heads_are_told_apart_by_their_names(monkeypatch: pytest.MonkeyPatch) ->
     assert "fcn/gradnorm" not in found
 
 
+def test_weights_of_a_trunk_alone_give_features(tmp_path: Path) -> None:
+    config = str(CONFIGS / "deeplabv3.yaml")
+    tensors = open_network(config, classes=5).model.trunk.state_dict(prefix="trunk.")
+    save_file(tensors, tmp_path / "in.safetensors")
+    found = forward_arrays(
+        open_network(config, str(tmp_path / "in.safetensors"), 5),
+        batch_of({"image": an_input()["image"]}),
+    )
+    assert {name: value.shape[2:] for name, value in found.items()} == {
+        "C2": (16, 24),
+        "C3": (8, 12),
+        "C4": (8, 12),
+        "C5": (8, 12),
+    }
+
+
 def test_terms_have_the_names_of_openmmlab() -> None:
     names = {
         "class": "loss_cls",
@@ -118,6 +135,7 @@ def test_terms_have_the_names_of_openmmlab() -> None:
         "s2_mask": "s2_loss_mask",
         "d0_class": "d0_loss_cls",
         "d10_iou": "d10_loss_iou",
+        "pre_class": "pre_loss_cls",
         "enc_box": "enc_loss_bbox",
         "d1_dn_class": "d1_dn_loss_cls",
         "dfl": "loss_dfl",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,9 +25,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from jobs.analyze.forward import main as forward_main
 from mtl_ray.analysis.forward_arrays import read_arrays
 
+CONFIGS = Path(__file__).parents[1] / "heads_reference"
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
 Arrays = dict[str, NDArray[Any]]
 CLASSES, HW = 4, (128, 160)
+BOXES = np.array([[20, 16, 90, 100], [60, 8, 158, 66]], np.float32)
+LABELS = np.array([3, 1])
 RESNET = {"type": "resnet", "depth": 18, "levels": ["C3", "C4", "C5"]}
 NARROW = RESNET | {"base_channels": 8}
 PYRAMID = {"type": "fpn", "norm": False, "channels": 256}
@@ -92,7 +96,7 @@ def forwarded(
         "runtime": {"name": "a", "storage": "runs"},
     }
     (folder / "config.yaml").write_text(json.dumps(tree))
-    np.savez(folder / "in.npz", image=image)
+    np.savez(folder / "in.npz", image=image, gt0_boxes=BOXES, gt0_labels=LABELS)
     out, report = folder / "network", folder / "report.json"
     source = source or written(case, net, folder)
     arguments = [str(source), str(out), "--report", str(report)]
@@ -106,7 +110,19 @@ def forwarded(
     arrays = folder / "out.npz"
     forward = [str(out), "--input", str(folder / "in.npz"), "--out", str(arrays)]
     assert forward_main(forward) == 0
-    return read_arrays(str(arrays))
+    found = read_arrays(str(arrays))
+    assert_traced(found, net)
+    return found
+
+
+def assert_traced(found: Arrays, net: nn.Module) -> None:
+    """The head's parameters have the names of the file beside their own."""
+    assert found["gradnorm"].max() > 0
+    assert len(found["gradnorm_sources"]) == len(found["gradnorm_names"])
+    sources = {name for each in found["gradnorm_sources"] for name in each.split(" + ")}
+    sources.discard("")  # torchvision's FCOS has no factors of levels
+    assert sources <= net.state_dict().keys()
+    assert len(sources) > len(found["gradnorm_names"]) / 2
 
 
 def same_detections(found: Arrays, wanted: dict[str, Tensor], least: int) -> None:
@@ -278,8 +294,6 @@ def test_torchvision(name: str, tmp_path: Path) -> None:
 
 
 HEADS: dict[str, Any] = {"channels": 32, "feedforward": 40, "heads": 4}
-REALTIME: dict[str, Any] = HEADS | {"layers": 3, "queries": 30, "max_detections": 30}
-BYTES = {"mean": [0.0, 0.0, 0.0], "std": [255.0, 255.0, 255.0]}
 
 
 def transformers_net(kind: str, **options: Any) -> Any:
@@ -364,25 +378,10 @@ def plain_detr(kind: str, *stages: str, **options: Any) -> Any:
     return transformers_net(kind, **common, **options)
 
 
-def stages_of_hgnet() -> list[dict[str, Any]]:
-    channels, kernels, blocks = (12, 16, 32, 64), (3, 3, 5, 5), (1, 1, 2, 1)
-    return [
-        {
-            "inner": 8,
-            "channels": channels[i],
-            "blocks": blocks[i],
-            "layers": 2,
-            "light": i > 1,
-            "kernel": kernels[i],
-            "downsample": i > 0,
-        }
-        for i in range(4)
-    ]
-
-
-def encoder(**options: Any) -> dict[str, Any]:
-    sizes = {"channels": 32, "heads": 4, "feedforward": 40, "expansion": 0.5}
-    return {"encoder": {"type": "hybrid_encoder", **sizes, **options}}
+def model_of(name: str) -> dict[str, Any]:
+    """The model section of a reference network."""
+    model: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"]
+    return model
 
 
 LAYERS = HEADS | {
@@ -392,31 +391,8 @@ LAYERS = HEADS | {
     "max_detections": 12,
 }
 HUGGINGFACE = {
-    "dfine": Case(
-        d_fine,
-        {
-            **BYTES,
-            "backbone": {
-                "type": "hgnetv2",
-                "stem": [8, 8],
-                "stages": stages_of_hgnet(),
-                "affine": True,
-            },
-            "necks": encoder(depth=0.34),
-            "heads": {"boxes": {"type": "dfine", **REALTIME, "points": [2, 3, 4]}},
-        },
-        "safetensors",
-    ),
-    "rtdetr_v2": Case(
-        rt_detr_v2,
-        {
-            **BYTES,
-            "backbone": NARROW | {"stem": "deep", "shortcut": "presnet"},
-            "necks": encoder(fusion="csp", activation="silu"),
-            "heads": {"boxes": {"type": "rtdetr_v2", **REALTIME, "points": 3}},
-        },
-        "pth",
-    ),
+    "dfine": Case(d_fine, model_of("dfine"), "safetensors"),
+    "rtdetr_v2": Case(rt_detr_v2, model_of("rtdetr_v2"), "pth"),
     "detr": Case(
         lambda: plain_detr("Detr", "stage4"),
         {
@@ -460,7 +436,7 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
     image = np.random.default_rng(0).integers(0, 256, (1, 3, *HW)).astype(np.uint8)
-    plain = case._replace(model={k: v for k, v in case.model.items() if k not in BYTES})
+    plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:
         net.config.id2label = dict(enumerate(("N/A", "cat", "N/A", "traffic light")))
         net.save_pretrained(tmp_path / "model")
@@ -480,6 +456,34 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
         outputs = net((torch.from_numpy(image) - mean) / std)
     wanted, count = detections_of(name, outputs), len(found["b0_scores"])
     same_detections(found, {key: value[:count] for key, value in wanted.items()}, 12)
+    if name in ("dfine", "rtdetr_v2"):
+        same_losses(found, net, (torch.from_numpy(image) - mean) / std)
+
+
+def same_losses(found: Arrays, net: Any, image: Tensor) -> None:
+    """Losses and gradients of a real-time network without noisy queries."""
+    net.train()
+    net.config.num_denoising = 0
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    boxes = torch.from_numpy(BOXES) / torch.tensor([HW[1], HW[0]] * 2)
+    edges = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+    labels = [{"boxes": edges, "class_labels": torch.from_numpy(LABELS)}]
+    outputs = net(image, labels=labels)
+    outputs.loss.backward()
+    terms = {"vfl": "cls", "bbox": "bbox", "giou": "iou", "fgl": "fgl", "ddf": "ddf"}
+    places = {"": "", "0": "d0_", "1": "d1_", "2": "enc_"}
+    for key, value in outputs.loss_dict.items():
+        term, _, layer = key.removeprefix("loss_").partition("_aux_")
+        ours = found[f"{places[layer]}loss_{terms[term]}"]
+        np.testing.assert_allclose(ours, value.detach(), rtol=1e-3, err_msg=key)
+    lengths = dict(zip(found["gradnorm_sources"].tolist(), found["gradnorm"], strict=True))
+    compared = [key for key, _ in net.named_parameters() if key in lengths]
+    assert len(compared) > 80
+    for key in compared:
+        wanted = net.get_parameter(key).grad.norm()
+        np.testing.assert_allclose(lengths[key], wanted, rtol=1e-2, atol=1e-5, err_msg=key)
 
 
 def detections_of(name: str, outputs: Any) -> dict[str, Tensor]:

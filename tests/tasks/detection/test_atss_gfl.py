@@ -256,6 +256,15 @@ def test_offsets_are_written_as_they_are_read() -> None:
     )
 
 
+def test_a_box_is_at_most_62_times_larger_or_smaller_than_its_anchor() -> None:
+    """As MMDetection decodes: the logarithm of the scale is limited on both sides."""
+    anchors = torch.tensor([[0.0, 0.0, 100.0, 100.0]]).expand(2, 4)
+    offsets = torch.tensor([[[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, -9.0, -9.0]]])
+    boxes = decode_offsets(offsets, anchors)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    torch.testing.assert_close(sides, torch.tensor([[[6250.0] * 2, [1.6] * 2]]))
+
+
 def test_candidates_carry_their_level() -> None:
     head = atss()
     context = Context(inputs={"image": torch.zeros(2, 3, *CANVAS), "valid_hw": torch.tensor(VALID)})

@@ -44,7 +44,8 @@ def decode_offsets(offsets: Tensor, anchors: Tensor, stds: Sequence[float] = NO_
         offsets = offsets * torch.tensor(stds, device=offsets.device)
     size = anchors[:, 2:] - anchors[:, :2]  # (N, 2) width, height
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2 + offsets[..., :2] * size  # (B, N, 2); eq. 1, 2
-    half = offsets[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * size / 2  # (B, N, 2); eq. 3, 4
+    # (B, N, 2); eq. 3, 4; OpenMMLab limits the scale on both sides, Girshick only above
+    half = offsets[..., 2:].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() * size / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
