@@ -24,6 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from jobs.analyze.forward import main as forward_main
 from mtl_ray.analysis.forward_arrays import read_arrays
+from mtl_ray.weights.read import read_weights
 
 CONFIGS = Path(__file__).parents[1] / "heads_reference"
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
@@ -96,7 +97,9 @@ def forwarded(
         "runtime": {"name": "a", "storage": "runs"},
     }
     (folder / "config.yaml").write_text(json.dumps(tree))
-    np.savez(folder / "in.npz", image=image, gt0_boxes=BOXES, gt0_labels=LABELS)
+    objects = {f"gt{row}_boxes": BOXES for row in range(len(image))}
+    objects |= {f"gt{row}_labels": LABELS for row in range(len(image))}
+    np.savez(folder / "in.npz", image=image, **objects)  # type: ignore[arg-type]
     out, report = folder / "network", folder / "report.json"
     source = source or written(case, net, folder)
     arguments = [str(source), str(out), "--report", str(report)]
@@ -111,18 +114,12 @@ def forwarded(
     forward = [str(out), "--input", str(folder / "in.npz"), "--out", str(arrays)]
     assert forward_main(forward) == 0
     found = read_arrays(str(arrays))
-    assert_traced(found, net)
-    return found
-
-
-def assert_traced(found: Arrays, net: nn.Module) -> None:
-    """The head's parameters have the names of the file beside their own."""
     assert found["gradnorm"].max() > 0
-    assert len(found["gradnorm_sources"]) == len(found["gradnorm_names"])
     sources = {name for each in found["gradnorm_sources"] for name in each.split(" + ")}
-    sources.discard("")  # torchvision's FCOS has no factors of levels
-    assert sources <= net.state_dict().keys()
-    assert len(sources) > len(found["gradnorm_names"]) / 2
+    # not all: torchvision's FCOS has no factors of levels, and safetensors has shared layers once
+    of_file = sources & read_weights(str(source)).tensors.keys()
+    assert len(of_file) > len(found["gradnorm_names"]) / 2
+    return found
 
 
 def same_detections(found: Arrays, wanted: dict[str, Tensor], least: int) -> None:
@@ -435,7 +432,8 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     """``saved``: the folder that transformers writes, whose rule of normalisation counts."""
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, *HW)).astype(np.uint8)
+    # two: of one, torch 2.15 gives projections of transformers other gradients than their outputs have
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, *HW)).astype(np.uint8)
     plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:
         net.config.id2label = dict(enumerate(("N/A", "cat", "N/A", "traffic light")))
@@ -469,8 +467,8 @@ def same_losses(found: Arrays, net: Any, image: Tensor) -> None:
             module.eval()
     boxes = torch.from_numpy(BOXES) / torch.tensor([HW[1], HW[0]] * 2)
     edges = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
-    labels = [{"boxes": edges, "class_labels": torch.from_numpy(LABELS)}]
-    outputs = net(image, labels=labels)
+    labels = {"boxes": edges, "class_labels": torch.from_numpy(LABELS)}
+    outputs = net(image, labels=[labels] * len(image))
     outputs.loss.backward()
     terms = {"vfl": "cls", "bbox": "bbox", "giou": "iou", "fgl": "fgl", "ddf": "ddf"}
     places = {"": "", "0": "d0_", "1": "d1_", "2": "enc_"}
@@ -482,7 +480,8 @@ def same_losses(found: Arrays, net: Any, image: Tensor) -> None:
     compared = [key for key, _ in net.named_parameters() if key in lengths]
     assert len(compared) > 80
     for key in compared:
-        wanted = net.get_parameter(key).grad.norm()
+        wanted = net.get_parameter(key).grad
+        wanted = 0.0 if wanted is None else wanted.norm()
         np.testing.assert_allclose(lengths[key], wanted, rtol=1e-2, atol=1e-5, err_msg=key)
 
 
