@@ -197,6 +197,12 @@ class InspectedHead(Head, Protocol):
         ...
 
 
+class GroupedOutput(nn.Conv2d):
+    """A last convolution whose channels are groups, one of each anchor: what is of no class (a box,
+    objectness), then the classes.
+    """
+
+
 def numbered(**maps: Sequence[Tensor]) -> dict[str, Tensor]:
     """Levels under numbered names, as ``raw_outputs`` gives them: ``cls=[a, b]`` -> ``cls0``,
     ``cls1``.

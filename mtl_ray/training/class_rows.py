@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mtl_ray.artifact import Artifact
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
+from mtl_ray.models.head import GroupedOutput
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
@@ -25,15 +26,17 @@ class ClassRows:
     Attributes:
         axis: of the tensor.
         each: how many rows a class has.
-        beside: rows at the end that belong to no class, such as the background's.
+        beside: rows that belong to no class: at the end, such as the background's, or ``grouped``.
         outer: True if the rows of a class lie together (4 box sides of each class); False if the
             classes lie together (of each anchor).
+        grouped: the rows beside are divided among the anchors, before their classes (a box).
     """
 
     axis: int
     each: int
     beside: int
     outer: bool
+    grouped: bool = False
 
 
 def find_class_rows(model: Model, larger: Model, classes: int) -> dict[str, ClassRows]:
@@ -67,9 +70,9 @@ def _rows(model: Model, larger: Model, classes: int) -> dict[str, ClassRows | No
         each = other[name].shape[axis] - value.shape[axis]
         beside = value.shape[axis] - each * classes
         layer = model.get_submodule(name.rpartition(".")[0])
-        clear = len(axes) == 1 and beside >= 0 and (each == 1 or beside == 0)
-        linear = isinstance(layer, nn.Linear)
-        found[name] = ClassRows(axis, each, beside, linear) if clear else None
+        linear, grouped = isinstance(layer, nn.Linear), isinstance(layer, GroupedOutput)
+        clear = len(axes) == 1 and beside >= 0 and (each == 1 or beside == 0 or grouped)
+        found[name] = ClassRows(axis, each, beside, linear, grouped) if clear else None
     return found
 
 
@@ -113,15 +116,26 @@ def move_rows(old: Tensor, new: Tensor, rows: ClassRows, places: Sequence[int | 
     if pairs:
         theirs, ours = (torch.tensor(each) for each in zip(*pairs, strict=True))
         view[:, ours] = one[:, theirs].to(new.dtype)
-    if rows.beside:
+    if rows.grouped:
+        kept = rows.beside // rows.each
+        _groups(out, rows)[:, :kept] = _groups(old, rows)[:, :kept].to(new.dtype)
+    elif rows.beside:
         out.narrow(rows.axis, out.shape[rows.axis] - rows.beside, rows.beside).copy_(
             old.narrow(rows.axis, old.shape[rows.axis] - rows.beside, rows.beside)
         )
     return out
 
 
+def _groups(value: Tensor, rows: ClassRows) -> Tensor:
+    """(each, rows of an anchor, ...) as a view of a tensor."""
+    moved = value.movedim(rows.axis, 0)
+    return moved.view(rows.each, -1, *moved.shape[1:])
+
+
 def _by_class(value: Tensor, rows: ClassRows, classes: int) -> Tensor:
     """(each, classes, ...) as a view of a tensor."""
+    if rows.grouped:
+        return _groups(value, rows)[:, -classes:]
     kept = value.narrow(rows.axis, 0, rows.each * classes).movedim(rows.axis, 0)
     if rows.outer:
         return kept.view(classes, rows.each, *kept.shape[1:]).transpose(0, 1)

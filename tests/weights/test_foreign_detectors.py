@@ -432,7 +432,7 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     """``saved``: the folder that transformers writes, whose rule of normalisation counts."""
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
-    # two: of one, torch 2.15 gives projections of transformers other gradients than their outputs have
+    # two: of one, torch 2.15 gives layers of transformers other gradients than their outputs
     image = np.random.default_rng(0).integers(0, 256, (2, 3, *HW)).astype(np.uint8)
     plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:

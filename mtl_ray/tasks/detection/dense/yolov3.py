@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss
 
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
+from mtl_ray.models.head import (
+    Candidates,
+    Context,
+    Features,
+    GroupedOutput,
+    HeadModule,
+    Term,
+)
 from mtl_ray.models.necks import conv_norm_act
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -57,7 +64,9 @@ class Yolov3(DenseModule, HeadModule):
         self.towers = nn.ModuleList(
             conv_norm_act(channels[level], config.channels) for level in config.levels
         )
-        outputs = [nn.Conv2d(config.channels, count * (5 + classes), 1) for count in self.anchors]
+        outputs = [
+            GroupedOutput(config.channels, count * (5 + classes), 1) for count in self.anchors
+        ]
         for output, count in zip(outputs, self.anchors, strict=True):
             _start_rare(output, count, classes)
         self.outputs = nn.ModuleList(outputs)
