@@ -152,7 +152,7 @@ def test_terms_have_the_names_of_openmmlab() -> None:
         ({"img_shape": np.array([[64, 96]])}, r"img_shape is int64 \(1, 2\)"),
         ({"img_shape": np.array([[64, 96], [65, 80]])}, "beyond the canvas of 64 x 96"),
         ({"gt1_boxes": None}, "objects, but no array gt1_boxes"),
-        ({"gt0_labels": np.zeros(3, np.int64)}, r"gt0_labels is int64 \(3,\), not \(2,\)"),
+        ({"gt0_labels": np.zeros(3, np.int64)}, r"gt0_labels is int64 \(3,\), not integers \(2\)"),
         ({"gt0_boxes": np.zeros((2, 5), np.float32)}, r"gt0_boxes is float32 \(2, 5\)"),
         ({"gt0_masks": np.zeros((2, 8, 8), np.uint8)}, r"gt0_masks is uint8 \(2, 8, 8\)"),
     ],
@@ -161,6 +161,19 @@ def test_arrays_that_do_not_fit_are_refused(change: Arrays, said: str) -> None:
     arrays = {name: value for name, value in an_input(**change).items() if value is not None}
     with pytest.raises(ValueError, match=said):
         batch_of(arrays)
+
+
+def test_objects_are_read_by_their_names_alone() -> None:
+    """Whole numbers are boxes, too; objects under other names would be left out."""
+    arrays = an_input()
+    whole = batch_of(arrays | {"gt0_boxes": arrays["gt0_boxes"].astype(np.int64)}).objects
+    assert whole is not None
+    assert whole["boxes"][0, 0].tolist() == [4, 4, 40, 36]
+    with pytest.raises(ValueError, match="gt0_boxes has values that are not finite"):
+        batch_of(arrays | {"gt0_boxes": np.full((2, 4), np.nan, np.float32)})
+    others = {"image": arrays["image"], "gt_boxes": arrays["gt0_boxes"]}
+    with pytest.raises(ValueError, match="the input has gt_boxes; the objects of the first image"):
+        batch_of(others)
 
 
 def test_files_that_are_no_plain_arrays_are_refused(tmp_path: Path) -> None:
