@@ -432,8 +432,8 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     """``saved``: the folder that transformers writes, whose rule of normalisation counts."""
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
-    # two: with one image the bias of transformers' decoder_input_proj gets a gradient that is not the
-    # sum of its output's, which ours is; the reason is not known
+    # two: with one image the bias of transformers' decoder_input_proj gets a gradient that is not
+    # the sum of its output's, as ours is; the reason is not known
     image = np.random.default_rng(0).integers(0, 256, (2, 3, *HW)).astype(np.uint8)
     plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:
