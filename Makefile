@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: on Debian, apt-get install python3-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q uv
-	$(BIN)/python -m uv pip install -q -p $(BIN)/python -r requirements.txt || $(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m uv pip install -q --compile-bytecode -p $(BIN)/python -r requirements.txt || $(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
