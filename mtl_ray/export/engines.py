@@ -216,7 +216,7 @@ def compare_loss(
         counts.append(measure(predictor, samples, metrics).samples)
         results.append(metrics)
     parity = Parity(layout=config.layout, samples=min(counts), canvases=[bundle.canvas])
-    parity.batches = tuple(sorted({1, min(bundle.batch, parity.samples)}))
+    parity.batches = (min(bundle.batch, parity.samples),)
     for head, ours in results[0].items():
         theirs = results[1][head]
         first, second = (float(each.result()[ours.main]) for each in (ours, theirs))

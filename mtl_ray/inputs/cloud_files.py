@@ -53,9 +53,10 @@ _OTHERS = {
     b"\x89MCAP": "an .mcap file",
     b"SQLite": "an SQLite file, such as a ROS 2 bag",
 }
-"""How files of other programs begin. Most of them can also be read as small or few numbers."""
+"""The first bytes of files of other programs. Read as float32, most of them would give points."""
 _TEXT_BYTES = 256
-"""So many bytes are looked at; no sixteen points have letters and digits alone."""
+"""Bytes at the start of a file that are examined: the numbers of sixteen points are never all
+printable characters."""
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 

@@ -196,17 +196,15 @@ class App:
             query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
             model, named, version = place.partition("/versions/")
             asked = query.pop("version", None) if model in served.routes.shares else None
-            record = record_of(scope)
-            choice = served.routes.choose(model, version if named else asked, record.id)
-            record.model, record.version = choice.model, choice.version
-            request = served.service.check_request(choice.key, query, text_of(scope, b"accept"))
-            kind = served.service.predictors[choice.key].canvas.input
+            key = self.limits.route(served, scope, model, version if named else asked)
+            request = served.service.check_request(key, query, text_of(scope, b"accept"))
+            kind = served.service.predictors[key].canvas.input
             content_type = text_of(scope, b"content-type")
             return await self.limits.with_body(
                 scope,
                 receive,
                 kind,
-                lambda data: self._answer(served, choice.key, request, data, content_type),
+                lambda data: self._answer(served, key, request, data, content_type),
             )
 
     async def _answer(

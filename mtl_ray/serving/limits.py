@@ -59,14 +59,16 @@ class Limits:
         """Most requests and files in work and waiting."""
         return self.current.limit
 
-    def route(self, served: Generation, scope: Mapping[str, Any], model: str, version: str) -> str:
-        """The key of the predictor that answers a request; ``version`` is empty for any.
+    def route(
+        self, served: Generation, scope: Mapping[str, Any], model: str, version: str | None
+    ) -> str:
+        """The key of the predictor that answers a request; ``version`` is None for any.
 
         Raises:
             RequestError: 404 if there is no such model or version.
         """
         record = record_of(scope)
-        choice = served.routes.choose(model, version or None, record.id)
+        choice = served.routes.choose(model, version, record.id)
         record.model, record.version = choice.model, choice.version
         return choice.key
 

@@ -57,7 +57,8 @@ class OpenInference:
             raise RequestError(
                 404, f"the model {name} has no version {quoted(wanted)}; it has {VERSION}"
             )
-        return served.tensors(self.limits.route(served, scope, name, "" if single else wanted))
+        version = None if single else wanted or None
+        return served.tensors(self.limits.route(served, scope, name, version))
 
     def metadata_of(self, served: Generation, model: TensorModel) -> dict[str, Any]:
         """A model with all its versions."""
