@@ -12,6 +12,16 @@ from jobs.run import run
 from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
+_NUMBERS = {
+    "repeat": "repetitions of the measurement",
+    "iterations": "timed steps of each thread",
+    "warmup": "steps before them",
+    "batch": "images of one step of a model",
+    "concurrency": "threads that call the model at the same time",
+    "threads": "of torch or the engine within one call; 0: theirs",
+}
+"""Options that are numbers, and their help."""
+
 
 def _parser() -> argparse.ArgumentParser:
     from mtl_ray.analysis.speed import SpeedRequest
@@ -47,41 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         help="engines of the bundles, such as onnxruntime openvino:int8 (default: the first of "
         "each)",
     )
-    parser.add_argument(
-        "--repeat",
-        type=int,
-        default=default["repeat"],
-        metavar="N",
-        help="repetitions of the measurement (default 1)",
-    )
-    parser.add_argument(
-        "--iterations",
-        type=int,
-        default=default["iterations"],
-        metavar="N",
-        help="timed steps of each thread (default 200)",
-    )
-    parser.add_argument(
-        "--warmup",
-        type=int,
-        default=default["warmup"],
-        metavar="N",
-        help="steps before them (default 10)",
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        default=default["batch"],
-        metavar="N",
-        help="images of one step of a model (default 1)",
-    )
-    parser.add_argument(
-        "--concurrency",
-        type=int,
-        default=default["concurrency"],
-        metavar="N",
-        help="threads that call the model at the same time (default 1)",
-    )
+    for name, text in _NUMBERS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=default[name],
+            metavar="N",
+            help=f"{text} (default %(default)s)",
+        )
     parser.add_argument(
         "--data",
         help="split (for inference also a COCO annotation file); by default that of the config, or "
@@ -90,13 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="folder of the images of a COCO annotation file")
     parser.add_argument(
         "--device", help="of torch: cpu, cuda, cuda:1; by default a GPU if there is one"
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=default["threads"],
-        metavar="N",
-        help="of torch or the engine within one call; 0 (default): theirs",
     )
     parser.add_argument(
         "--classes",
