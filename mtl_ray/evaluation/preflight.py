@@ -31,7 +31,7 @@ def log_counted_objects(
         return
     try:
         notes = counted_objects(telling, vocabulary, splits)
-    except Exception as error:  # of a damaged split
+    except (OSError, ValueError) as error:  # of a damaged split
         _log.warning("the objects that count could not be read: %s", error)
         return
     for note in notes:
