@@ -15,11 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
 from mtl_ray.tasks.lidar.kitti.keys import named_figures
 from mtl_ray.tasks.lidar.kitti.table import kitti_table
 from mtl_ray.tasks.lidar.nuscenes.columns import RANGES, NuscenesFrame, Racks
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns as NuscenesColumns
+from mtl_ray.tasks.lidar.nuscenes.columns import KittiColumns as NuscenesColumns
 from mtl_ray.tasks.lidar.nuscenes.table import nuscenes_table
 
 KITTI_FRAMES, NUSCENES_SAMPLES = 3769, 6019
@@ -66,7 +66,7 @@ def _kitti_columns(
     place: NDArray[np.float64],
     turn: NDArray[np.float64],
     scores: NDArray[np.float64],
-) -> Columns:
+) -> KittiColumns:
     count = len(kinds)
     height = 720 * hwl[:, 0] / place[:, 2]
     middle = np.column_stack([620 + 720 * place[:, 0] / place[:, 2], 180 + 500 / place[:, 2]])

@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     read_experiment(tree)
 
     from mtl_ray.distributed.tune import search
-    from mtl_ray.tuning.report import trials_text, write_report
+    from mtl_ray.tuning.report import trials_text, write_search_report
 
     found = search(tree)
     print(trials_text(found))
-    for uri in write_report(found):
+    for uri in write_search_report(found):
         print(uri)
     if not found.done:
         print(

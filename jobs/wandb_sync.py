@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="default: online with WANDB_API_KEY in the environment, else offline",
     )
     args = parser.parse_args(argv)
-    print(text_of(sync(args.run, args.to, _bar)))
+    print(upload_sentence(sync(args.run, args.to, _bar)))
     return 0
 
 
-def text_of(sent: Sent) -> str:
+def upload_sentence(sent: Sent) -> str:
     """One sentence, and the next command."""
     if not sent.steps:
         what = f"W&B had all {sent.of} logged steps already"

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mtl_ray.analysis.complexity import Rule
+    from mtl_ray.analysis.complexity import CountingRule
     from mtl_ray.analysis.complexity_report import Modality
 
     parser = argparse.ArgumentParser(
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rule",
-        choices=get_args(Rule),
+        choices=get_args(CountingRule),
         default="dispatch",
         help="mmcv: as OpenMMLab's published figures were counted",
     )

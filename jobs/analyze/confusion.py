@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         object_confusion,
         write_confusion,
     )
-    from mtl_ray.analysis.paired import open_pairs, pair
-    from mtl_ray.tasks.lidar.confusion import MatchRule
+    from mtl_ray.analysis.paired import open_pairs, pair_objects
+    from mtl_ray.tasks.lidar.confusion import ConfusionRule
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     name = args.head or next(iter(pairs.stored.heads))
     if pairs.annotation(name) == "instances":
-        paired = pair(pairs, name).usable()
+        paired = pair_objects(pairs, name).usable()
         found = object_confusion(
             paired,
             min_score=args.score_thr,
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             compat=args.compat,
         )
     elif pairs.annotation(name) == "boxes_3d":
-        rule = MatchRule(overlap=args.iou_thr, metres=args.distance)
+        rule = ConfusionRule(overlap=args.iou_thr, metres=args.distance)
         found = cloud_confusion(pairs, name, min_score=args.score_thr, rule=rule)
     else:
         found = head_confusion(pairs, name)

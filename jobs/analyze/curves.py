@@ -9,7 +9,7 @@ from typing import get_args
 
 from jobs.run import run
 from mtl_ray import storage
-from mtl_ray.analysis.curves import Axis, axis_of, curves_of, to_csv
+from mtl_ray.analysis.curves import CurveAxis, axis_of, curves_of, to_csv
 from mtl_ray.analysis.curves_figure import Style, draw_curves, figure_bytes
 from mtl_ray.analysis.logs import join_logs, read_log
 from mtl_ray.distributed.outputs import absolute_output
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--x",
-        choices=get_args(Axis),
+        choices=get_args(CurveAxis),
         help="by default epochs if all keys are of evaluations, else steps",
     )
     parser.add_argument(

@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.forward import forward_file
-    from mtl_ray.weights.original import read_class_names
+    from mtl_ray.weights.original import read_class_list
 
     classes: int | tuple[str, ...] | None = None
     if args.classes is not None:
         counted = args.classes.isdecimal()
-        classes = int(args.classes) if counted else read_class_names(args.classes)
+        classes = int(args.classes) if counted else read_class_list(args.classes)
     found = forward_file(args.target, args.input, out, weights=args.weights, classes=classes)
     width = max(map(len, found))
     for name, value in found.items():

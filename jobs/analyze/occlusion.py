@@ -69,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = None if args.lists is None else absolute_output("--lists", args.lists)
 
     from mtl_ray.analysis.occlusion import KINDS, lists_of, occlusion, write_lists
-    from mtl_ray.analysis.paired import open_pairs, pair
+    from mtl_ray.analysis.paired import open_pairs, pair_objects
     from mtl_ray.distributed.executor import open_executor
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     kind = args.type or pairs.likeness()
-    paired = pair(pairs, args.head, kind=kind)
+    paired = pair_objects(pairs, args.head, kind=kind)
     with open_executor(args.workers) as executor:
         lists = lists_of(paired, args.occluded, args.separated, executor)
     found = occlusion(paired, lists, kind=kind, score=args.score_thr, iou=args.iou_thr)

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.cloud_results import cloud_results
-    from mtl_ray.analysis.paired import open_pairs, pair
+    from mtl_ray.analysis.paired import open_pairs, pair_objects
     from mtl_ray.analysis.results import results
     from mtl_ray.distributed.executor import open_executor
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = next(iter(pairs.stored.heads))
     head = args.head or (first if pairs.annotation(first) == "boxes_3d" else None)
     of_clouds = head is not None and pairs.annotation(head) == "boxes_3d"
-    paired = None if of_clouds else pair(pairs, head)
+    paired = None if of_clouds else pair_objects(pairs, head)
     with open_executor(args.workers) as executor:
         found = (
             cloud_results(

@@ -104,11 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.robustness import CLEAN
-    from mtl_ray.analysis.robustness_file import SUFFIXES, read_results
+    from mtl_ray.analysis.robustness_file import SUFFIXES, read_robustness
     from mtl_ray.analysis.robustness_report import robustness_text, summarise, write_robustness
 
     if args.data is None and args.target.endswith(SUFFIXES):
-        summary = summarise(read_results(args.target), {"target": args.target}, args.aggregate)
+        summary = summarise(read_robustness(args.target), {"target": args.target}, args.aggregate)
     elif args.data is None:
         parser.error("--data is needed, unless the target is a file of results")
     else:
@@ -125,14 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
     """The cells, and facts about the request."""
     from mtl_ray.analysis.corruptions import chosen
-    from mtl_ray.analysis.robustness import RobustnessRequest, cells_of, resolved
+    from mtl_ray.analysis.robustness import RobustnessRequest, benchmark_cells, resolved
     from mtl_ray.distributed.robustness import measure_cells
 
     given = {
         name: getattr(args, name)
         for name in ("target", "data", "images", "seed", "batch", "max_pixels", "engine")
     }
-    cells = cells_of(chosen(args.corruptions), args.severities)
+    cells = benchmark_cells(chosen(args.corruptions), args.severities)
     request = resolved(RobustnessRequest(**given, api_key=read_api_key(args.api_key_env)))
     return measure_cells(request, cells, out, args.workers), request.about()
 

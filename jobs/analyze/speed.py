@@ -25,7 +25,7 @@ _NUMBERS = {
 
 def _parser() -> argparse.ArgumentParser:
     from mtl_ray.analysis.speed import SpeedRequest
-    from mtl_ray.analysis.speed_report import Task
+    from mtl_ray.analysis.speed_report import SpeedTask
 
     default = {field.name: field.default for field in dataclasses.fields(SpeedRequest)}
     example = (
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--task",
-        choices=get_args(Task),
+        choices=get_args(SpeedTask),
         default=default["task"],
         help="the timed task (default inference)",
     )

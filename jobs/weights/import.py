@@ -76,12 +76,12 @@ def _import_whole(
     folder: bool,
 ) -> bool:
     """Imports a whole detector; False if the file is of a backbone, or of an unknown program."""
-    from mtl_ray.weights.imported import check_alone, to_text, write_checkpoint, write_report
+    from mtl_ray.weights.imported import check_alone, to_text, write_checkpoint, write_import_report
     from mtl_ray.weights.network import finds_heads, import_network
     from mtl_ray.weights.original import (
         PROGRAMS,
         find_program,
-        read_class_names,
+        read_class_list,
         read_original,
     )
     from mtl_ray.weights.write import write_weights
@@ -105,7 +105,7 @@ def _import_whole(
     if not folder and not finds_heads(original, config):
         return False
     count = _count(args.classes)
-    names = read_class_names(args.classes) if args.classes and count is None else None
+    names = read_class_list(args.classes) if args.classes and count is None else None
     network = import_network(
         original, config, classes=names or count, compat=args.compat, partial=args.partial
     )
@@ -116,7 +116,7 @@ def _import_whole(
             check_alone(network, config)
         write_weights(out, network.tensors)
     if report is not None:
-        write_report(report, network)
+        write_import_report(report, network)
     print(to_text(network))
     return True
 

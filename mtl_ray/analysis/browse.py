@@ -25,7 +25,7 @@ from mtl_ray.tasks.frames import drawn_views
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360
 """Width of a panel on a contact sheet; a sample has a panel for each kind of annotation."""
-Drawn = tuple[str, NDArray[np.uint8]]
+DrawnSample = tuple[str, NDArray[np.uint8]]
 """A key, and the drawn image."""
 
 
@@ -66,7 +66,7 @@ def browse(
     return names, sheets
 
 
-def _originals(uri: str, num: int) -> Iterator[Drawn]:
+def _originals(uri: str, num: int) -> Iterator[DrawnSample]:
     split = open_split(uri)
     layout = split.manifest.layout
     shown = layout.inputs[0]
@@ -84,7 +84,7 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
         yield sample.key, panels(image, sample, split.vocabulary, layout.plugins)
 
 
-def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
+def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[DrawnSample]:
     loader = Loader(
         replace(config.data, train=SplitConfig(uri=uri)),
         seed=config.runtime.seed,

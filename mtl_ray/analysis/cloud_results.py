@@ -27,10 +27,10 @@ from mtl_ray.inputs.points import POINTS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.head_classes import HeadClasses
-from mtl_ray.tasks.lidar.confusion import MatchRule, near_pairs
+from mtl_ray.tasks.lidar.confusion import ConfusionRule, near_pairs
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.matching import NOTHING, serial_choice
-from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, join_nuscenes
 from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.task import HeadKind
 
@@ -149,8 +149,8 @@ def frame_scores(frames: Sequence[NuscenesFrame], num_classes: int) -> NDArray[n
     without an object to find. Objects that do not count (``Columns.state``) are left out, with the
     detections on them.
     """
-    truth = columns_of([each.truth for each in frames])
-    found = columns_of([each.found for each in frames])
+    truth = join_nuscenes([each.truth for each in frames])
+    found = join_nuscenes([each.found for each in frames])
     found = found.take(found.state == 0)
     order = np.lexsort((-found.scores, found.classes, found.frames))  # best first of each group
     found = found.take(order)
@@ -158,7 +158,7 @@ def frame_scores(frames: Sequence[NuscenesFrame], num_classes: int) -> NDArray[n
     size = len(frames) * num_classes
     total = np.bincount(truth.frames[counts] * num_classes + truth.classes[counts], minlength=size)
     group = found.frames * num_classes + found.classes
-    detection, place, overlap = near_pairs(truth, found, MatchRule(overlap=OVERLAPS[0]))
+    detection, place, overlap = near_pairs(truth, found, ConfusionRule(overlap=OVERLAPS[0]))
     same = found.classes[detection] == truth.classes[place]
     detection, place, overlap = detection[same], place[same], overlap[same]
     by_turn = np.lexsort((place, -overlap, detection))

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mtl_ray.analysis.mmcv_rule import rule_of
 
-Rule = Literal["dispatch", "mmcv"]
+CountingRule = Literal["dispatch", "mmcv"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Complexity:
         uncounted: for ``dispatch``, the operators without a count, most elements first.
     """
 
-    rule: Rule
+    rule: CountingRule
     modules: tuple[ModuleCost, ...]
     operators: Mapping[str, int]
     uncounted: tuple[Uncounted, ...]
@@ -84,7 +84,9 @@ class Complexity:
         return whole.params if self.rule == "dispatch" else whole.trainable_params
 
 
-def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispatch") -> Complexity:
+def complexity(
+    model: nn.Module, run: Callable[[], object], rule: CountingRule = "dispatch"
+) -> Complexity:
     """Counts the cost of a call.
 
     Args:

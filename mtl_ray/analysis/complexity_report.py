@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from mtl_ray.analysis.complexity import Complexity, Rule, complexity
+from mtl_ray.analysis.complexity import Complexity, CountingRule, complexity
 from mtl_ray.analysis.complexity_data import (
     CountedInput,
     SparseCost,
@@ -84,7 +84,7 @@ def complexity_report(
     target: str,
     shape: Sequence[int] | None = None,
     *,
-    rule: Rule = "dispatch",
+    rule: CountingRule = "dispatch",
     modality: Modality = "image",
     divisor: int = 1,
     classes: int | None = None,
@@ -133,7 +133,7 @@ def complexity_report(
 def _of_datum(
     network: Network,
     target: str,
-    rule: Rule,
+    rule: CountingRule,
     device: str,
     place: str | None,
     row: int,
@@ -190,7 +190,7 @@ def params_text(params: int) -> str:
 
 
 def _count(
-    network: Network, target: str, size: tuple[int, ...], rule: Rule, device: str
+    network: Network, target: str, size: tuple[int, ...], rule: CountingRule, device: str
 ) -> Complexity:
     if network.images and (len(size) != 3 or size[0] != 3):
         raise ValueError(

@@ -23,7 +23,7 @@ from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.detection.selection import suppress_boxes
 from mtl_ray.tasks.head_classes import HeadClasses, head_metric
-from mtl_ray.tasks.lidar.confusion import MatchRule
+from mtl_ray.tasks.lidar.confusion import ConfusionRule
 from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 
@@ -121,7 +121,7 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
     return counted
 
 
-def cloud_confusion(pairs: Pairs, name: str, *, min_score: float, rule: MatchRule) -> Confusion:
+def cloud_confusion(pairs: Pairs, name: str, *, min_score: float, rule: ConfusionRule) -> Confusion:
     """The confusion of objects in point clouds, matched by what they overlap or how near they are
     from above.
 

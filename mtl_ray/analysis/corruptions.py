@@ -98,7 +98,7 @@ def corrupt(
     return (np.clip(changed, 0, 1) * np.float32(255) + np.float32(1e-3)).astype(np.uint8)
 
 
-def generator(seed: int, key: str, name: str, severity: int) -> np.random.Generator:
+def corruption_generator(seed: int, key: str, name: str, severity: int) -> np.random.Generator:
     """The random generator of one image, corruption and severity.
 
     It does not depend on the machine or the order.

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.analysis.log_lines import Kind, last_part
+from mtl_ray.analysis.log_lines import LineKind, last_part
 from mtl_ray.analysis.logs import Log, LogRecord
 from mtl_ray.analysis.short_names import short_names
 
-Axis = Literal["step", "epoch", "time"]
+CurveAxis = Literal["step", "epoch", "time"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,14 +38,14 @@ class Curve:
     label: str
     log: str
     key: str
-    kind: Kind
+    kind: LineKind
     steps: NDArray[np.float64]
     epochs: NDArray[np.float64]
     seconds: NDArray[np.float64]
     values: NDArray[np.float64]
     smoothed: NDArray[np.float64]
 
-    def at(self, axis: Axis) -> NDArray[np.float64]:
+    def at(self, axis: CurveAxis) -> NDArray[np.float64]:
         """The positions of the points on an axis."""
         return {"step": self.steps, "epoch": self.epochs, "time": self.seconds}[axis]
 
@@ -55,7 +55,7 @@ def curves_of(
     keys: Sequence[str],
     *,
     labels: Sequence[str] | None = None,
-    kind: Kind | None = None,
+    kind: LineKind | None = None,
     interval: int | None = None,
     smooth: float = 0.0,
 ) -> list[Curve]:
@@ -92,7 +92,7 @@ def curves_of(
     ]
 
 
-def axis_of(curves: Sequence[Curve]) -> Axis:
+def axis_of(curves: Sequence[Curve]) -> CurveAxis:
     """Epochs if all curves are evaluations of different epochs, else steps."""
     whole = all(
         curve.kind == "eval" and np.array_equal(curve.epochs, np.unique(curve.epochs.round()))
@@ -137,7 +137,7 @@ def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
 
 
 def _curve(
-    log: Log, key: str, kind: Kind | None, label: str, interval: int | None, smooth: float
+    log: Log, key: str, kind: LineKind | None, label: str, interval: int | None, smooth: float
 ) -> Curve:
     name, found = _resolve(log, key, kind)
     per_epoch, seconds = _steps_per_epoch(log.records), _seconds(log.records)
@@ -169,9 +169,9 @@ def _curve(
     )
 
 
-def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
+def _resolve(log: Log, key: str, kind: LineKind | None) -> tuple[str, LineKind]:
     """The name of a key in a log, and the kind of its lines."""
-    kinds: tuple[Kind, ...] = ("train", "eval") if kind is None else (kind,)
+    kinds: tuple[LineKind, ...] = ("train", "eval") if kind is None else (kind,)
     for same in (
         lambda name: name == key,
         lambda name: last_part(name) == last_part(key),

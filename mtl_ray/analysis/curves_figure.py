@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mtl_ray.analysis.curves import Axis, Curve
+from mtl_ray.analysis.curves import Curve, CurveAxis
 from mtl_ray.geometry.figures import curve_style, set_fonts
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
@@ -32,7 +32,7 @@ _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def draw_curves(
-    curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid"
+    curves: Sequence[Curve], axis: CurveAxis, *, title: str = "", style: Style = "whitegrid"
 ) -> Figure:
     """Draws all curves in one panel; smoothed curves have the raw values faintly behind them.
 

@@ -9,10 +9,10 @@ import numpy as np
 from mtl_ray import storage
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
-from mtl_ray.sources.class_names import text_of
+from mtl_ray.sources.class_names import decode_text
 from mtl_ray.sources.folders import read_ids
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
-from mtl_ray.tasks.lidar.kitti.frames import file_columns, in_image
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.frames import file_columns, measured_in_image
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -90,7 +90,7 @@ def measure_on_split(
             )
         truth = file_columns(objects, own, calibration)
         detections = files.of(name)
-        if not in_image(calibration):
+        if not measured_in_image(calibration):
             unknown = np.full_like(detections.boxes_2d, np.nan)
             detections = replace(detections, boxes_2d=unknown)
         metric.add(_frame(name, truth, detections))
@@ -134,7 +134,7 @@ class _Results:
                 )
             self.wanted = {name: None for name in there if name in listed}
 
-    def of(self, name: str) -> Columns:
+    def of(self, name: str) -> KittiColumns:
         """The detections of a frame."""
         return self._found.get(name, _NOTHING)
 
@@ -158,13 +158,13 @@ def _listed(uri: str, known: Container[str]) -> list[str]:
     return [each if each in known or not each.isdigit() else each.zfill(6) for each in ids]
 
 
-def _frame(name: str, truth: Columns, found: Columns) -> MeasuredFrame:
+def _frame(name: str, truth: KittiColumns, found: KittiColumns) -> MeasuredFrame:
     return MeasuredFrame(
         key=name, benchmark="kitti", kitti=KittiFrame(truth=truth, found=found), nuscenes=None
     )
 
 
-def read_folder(uri: str, *, scored: bool) -> dict[str, Columns]:
+def read_folder(uri: str, *, scored: bool) -> dict[str, KittiColumns]:
     """The files of a folder by name without suffix; see ``read_file``.
 
     Raises:
@@ -180,7 +180,7 @@ def read_folder(uri: str, *, scored: bool) -> dict[str, Columns]:
     }
 
 
-def read_file(uri: str, *, scored: bool) -> Columns:
+def read_file(uri: str, *, scored: bool) -> KittiColumns:
     """The objects of a file: name, truncation, occlusion, alpha, x1 y1 x2 y2 in pixels, height,
     width, length, x y z of the bottom centre in the frame of the camera, rotation around y, and
     the score of a detection.
@@ -190,7 +190,7 @@ def read_file(uri: str, *, scored: bool) -> Columns:
     """
     names: list[str] = []
     rows: list[list[float]] = []
-    lines = text_of(storage.read(uri)).splitlines()
+    lines = decode_text(storage.read(uri)).splitlines()
     if len(lines) > _MOST_LINES:
         raise ValueError(f"{uri} has {len(lines):,} lines, more than {_MOST_LINES:,}")
     for number, line in enumerate(lines, 1):

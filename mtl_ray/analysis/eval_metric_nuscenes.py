@@ -20,7 +20,7 @@ from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 from mtl_ray.tasks.lidar.nuscenes.columns import (
     MOST_BOXES,
     RANGES,
-    Columns,
+    NuscenesColumns,
     NuscenesFrame,
     Racks,
 )
@@ -38,12 +38,12 @@ _FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
+class SampleTruth:
     """What is known of a sample: its objects, where the vehicle is, the bicycle racks, and the name
     of its scene, which tells the official split; empty if it is not known.
     """
 
-    truth: Columns
+    truth: NuscenesColumns
     vehicle: NDArray[np.float64] | None
     racks: Racks
     scene: str = ""
@@ -60,7 +60,9 @@ def is_tables(uri: str) -> bool:
     return TABLE in names or any(name.startswith("v1.0-") for name in names)
 
 
-def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dMetric, list[str]]:
+def measure_results(
+    uri: str, scenes: Mapping[str, SampleTruth]
+) -> tuple[Detection3dMetric, list[str]]:
     """The metric of a results file, and notes. A sample without results has no detections.
 
     Args:
@@ -71,7 +73,7 @@ def measure_results(uri: str, scenes: Mapping[str, Scene]) -> tuple[Detection3dM
     Raises:
         ValueError: if the file is damaged, or has samples that are not in ``scenes``.
     """
-    results = read_results(uri)
+    results = read_nuscenes_results(uri)
     if missing := [token for token in results if token not in scenes]:
         raise ValueError(
             f"{uri} has results of {len(missing)} samples that the data does not have, such as "
@@ -105,7 +107,7 @@ def _official(names: Set[str]) -> tuple[str, frozenset[str]]:
     return min(fits, key=lambda each: len(each[1]), default=("", frozenset()))
 
 
-def read_results(uri: str) -> Mapping[str, Sequence[Any]]:
+def read_nuscenes_results(uri: str) -> Mapping[str, Sequence[Any]]:
     """The boxes by token.
 
     Raises:
@@ -123,7 +125,7 @@ def read_results(uri: str) -> Mapping[str, Sequence[Any]]:
     return results
 
 
-def _detections(boxes: Sequence[Any], scene: Scene) -> Columns:
+def _detections(boxes: Sequence[Any], scene: SampleTruth) -> NuscenesColumns:
     """Of one sample.
 
     Raises:
@@ -149,7 +151,7 @@ def _detections(boxes: Sequence[Any], scene: Scene) -> Columns:
         raise ValueError("a box has a size that is not positive or a number that is not finite")
     if (np.abs(values["rotation"]).max(axis=1, initial=0) < 1e-9).any():
         raise ValueError("a box has the rotation 0 0 0 0")
-    found = Columns(
+    found = NuscenesColumns(
         classes=labels,
         centres=values["translation"],
         sizes=values["size"][:, [1, 0, 2]],
@@ -169,7 +171,7 @@ def _yaws(quaternions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.arctan2(turned[:, 1, 0], turned[:, 0, 0])
 
 
-def scenes_of_tables(uri: str) -> dict[str, Scene]:
+def scenes_of_tables(uri: str) -> dict[str, SampleTruth]:
     """The samples of the tables in a folder, or in the only version in it.
 
     Raises:
@@ -189,7 +191,7 @@ def scenes_of_tables(uri: str) -> dict[str, Scene]:
     return {frame.token: _scene(frame) for frame in source.records}
 
 
-def _scene(frame: KeyFrame) -> Scene:
+def _scene(frame: KeyFrame) -> SampleTruth:
     """Of a key frame, in the global frame."""
     objects = frame.objects or ()
     places = np.array([each.place for each, _, _ in objects], np.float64).reshape(-1, 10)
@@ -202,7 +204,7 @@ def _scene(frame: KeyFrame) -> Scene:
     )
     kept = np.flatnonzero([name in CLASSES for name in names])
     chosen = [objects[row] for row in kept]
-    truth = Columns(
+    truth = NuscenesColumns(
         classes=np.array([CLASSES.index(names[row]) for row in kept], np.int64),
         centres=places[kept, :3],
         sizes=places[kept][:, [4, 3, 5]],
@@ -216,10 +218,10 @@ def _scene(frame: KeyFrame) -> Scene:
     points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
     vehicle = frame.ego_to_global[:3, 3]
     judged = truth.judged(CLASSES, vehicle, racks, points)
-    return Scene(truth=judged, vehicle=vehicle, racks=racks, scene=frame.scene)
+    return SampleTruth(truth=judged, vehicle=vehicle, racks=racks, scene=frame.scene)
 
 
-def scenes_of_split(split: Split) -> dict[str, Scene]:
+def scenes_of_split(split: Split) -> dict[str, SampleTruth]:
     """The samples of a converted split by token.
 
     Raises:
@@ -231,7 +233,7 @@ def scenes_of_split(split: Split) -> dict[str, Scene]:
     return dict(_scenes(split, np.array([CLASSES.index(name) for name in own], np.int64)))
 
 
-def _scenes(split: Split, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Scene]]:
+def _scenes(split: Split, numbers: NDArray[np.int64]) -> Iterator[tuple[str, SampleTruth]]:
     own = split.vocabulary.classes["boxes_3d"]
     for sample in SplitData(split).samples(0, split.num_samples, images=False):
         value = sample.annotations.get("boxes_3d")
@@ -247,7 +249,7 @@ def _scenes(split: Split, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Sce
         truth = object_columns(value, own, place)
         yield (
             calibration.notes.get("token", sample.key),
-            Scene(
+            SampleTruth(
                 truth=truth.renumbered(numbers),
                 vehicle=place.vehicle,
                 racks=racks_of(value, place),

@@ -73,14 +73,14 @@ def forward_file(
     if not out.endswith(".npz"):
         raise ValueError(f"{out}: the result is a .npz file")
     batch = batch_of(read_arrays(source))
-    found = forward_arrays(open_network(target, weights, classes), batch)
+    found = forward_arrays(open_inspected(target, weights, classes), batch)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **found)
     storage.write(out, buffer.getvalue())
     return found
 
 
-def open_network(
+def open_inspected(
     target: str, weights: str | None = None, classes: int | tuple[str, ...] | None = None
 ) -> OpenedNetwork:
     """The network at an address; see ``forward_file``.

@@ -18,7 +18,7 @@ SIDE_OCTAVES = (-2, 12)
 """Range of the square root of a box's area: 1/4 to 4096 pixels."""
 SHAPE_OCTAVES = (-5, 5)
 """Range of width / height of a box."""
-Histogram = NDArray[np.int64]
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +84,19 @@ class Health:
     samples: int = 0
     annotated: Counter[Annotation] = field(default_factory=Counter)
     empty: Counter[Annotation] = field(default_factory=Counter)
-    images: dict[Annotation, Histogram] = field(init=False)
-    objects: Histogram = field(init=False)
+    images: dict[Annotation, Counts] = field(init=False)
+    objects: Counts = field(init=False)
     crowd: int = 0
     difficult: int = 0
-    pixels: Histogram = field(init=False)
+    pixels: Counts = field(init=False)
     no_class: int = 0
-    sides: Histogram = field(
+    sides: Counts = field(
         default_factory=lambda: np.zeros(STEPS * (SIDE_OCTAVES[1] - SIDE_OCTAVES[0]), np.int64)
     )
-    shapes: Histogram = field(
+    shapes: Counts = field(
         default_factory=lambda: np.zeros(STEPS * (SHAPE_OCTAVES[1] - SHAPE_OCTAVES[0]), np.int64)
     )
-    coco_sizes: Histogram = field(default_factory=lambda: np.zeros(3, np.int64))
+    coco_sizes: Counts = field(default_factory=lambda: np.zeros(3, np.int64))
     per_image: Counter[int] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     colour: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))
@@ -141,7 +141,7 @@ class Health:
         self.findings.merge(other.findings)
 
 
-def in_octaves(values: NDArray[np.float64], octaves: tuple[int, int]) -> Histogram:
+def in_octaves(values: NDArray[np.float64], octaves: tuple[int, int]) -> Counts:
     """A histogram of values above 0.
 
     Values outside the range count in the first or the last bin.

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
+from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Counts, Health, bin_edges
 from mtl_ray.analysis.health_cloud_figures import clouds_figure
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
@@ -168,9 +168,7 @@ def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
     return figure
 
 
-def _steps(
-    axes: Axes, counts: Histogram, edges: NDArray[np.float64], place: int, name: str
-) -> None:
+def _steps(axes: Axes, counts: Counts, edges: NDArray[np.float64], place: int, name: str) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     used = np.flatnonzero(counts)

@@ -72,7 +72,7 @@ class HealthReport:
         return "\n".join([*lines, *(f"  - {finding}" for finding in self.findings)])
 
 
-def report_of(
+def health_report(
     names: Sequence[str], sets: Sequence[Health], network: CloudNetwork | None = None
 ) -> HealthReport:
     """Compares the counts of the datasets, and those of clouds with a network."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["train", "eval"]
+LineKind = Literal["train", "eval"]
 
 PLACES = frozenset({"mode", "epoch", "iter", "step"})
 """Keys of the position of a line; they are not values."""
@@ -47,7 +47,7 @@ class Line:
         labelled: whether the line contains ``mode``.
     """
 
-    kind: Kind
+    kind: LineKind
     epoch: int | None
     iter: int | None
     step: int | None
@@ -94,7 +94,7 @@ def last_part(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _kind(found: Mapping[str, Any], values: Mapping[str, float]) -> Kind:
+def _kind(found: Mapping[str, Any], values: Mapping[str, float]) -> LineKind:
     mode = found.get("mode")
     told = [key for key in values if key not in _TIMES and not _is_rate(key)]
     if mode is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mtl_ray import storage
-from mtl_ray.analysis.log_lines import Kind, Line, parse_line
+from mtl_ray.analysis.log_lines import Line, LineKind, parse_line
 
 MAX_LOG_BYTES = 1 << 30
 _SUFFIXES = (".log.json", "scalars.json", "scalars.jsonl")
@@ -26,7 +26,7 @@ class LogRecord:
         values: finite numbers by key.
     """
 
-    kind: Kind
+    kind: LineKind
     epoch: int | None
     step: int
     values: dict[str, float]
@@ -46,7 +46,7 @@ class Log:
     records: tuple[LogRecord, ...]
     unread: int
 
-    def keys(self, kind: Kind | None = None) -> list[str]:
+    def keys(self, kind: LineKind | None = None) -> list[str]:
         """The keys of its values in the order of their first appearance."""
         return list(
             dict.fromkeys(

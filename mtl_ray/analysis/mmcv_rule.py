@@ -30,11 +30,11 @@ _POOLS = (
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
 )
-Rule = Callable[[nn.Module, Tensor, Tensor], int]
+LayerCounter = Callable[[nn.Module, Tensor, Tensor], int]
 """Takes a layer, its input and its output."""
 
 
-def rule_of(layer: nn.Module) -> Rule | None:
+def rule_of(layer: nn.Module) -> LayerCounter | None:
     """The rule for a layer; None if the layer does not count."""
     for kinds, rule in _RULES:
         if isinstance(layer, kinds):
@@ -77,7 +77,7 @@ def _per_output(layer: nn.Module, source: Tensor, out: Tensor) -> int:
     return out.numel()
 
 
-_RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
+_RULES: tuple[tuple[tuple[type[nn.Module], ...], LayerCounter], ...] = (
     (_CONVS, _conv),
     (_TRANSPOSED, _transposed),
     ((nn.Linear,), _linear),

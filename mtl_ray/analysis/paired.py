@@ -14,7 +14,7 @@ from mtl_ray.annotations.instance_values import select
 from mtl_ray.evaluation.data import CocoData, EvaluationData, class_converter, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
 from mtl_ray.evaluation.predictions_file import StoredPredictions
-from mtl_ray.geometry.masks import box_of
+from mtl_ray.geometry.masks import mask_box
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.columns import ScoredImage, images_with_masks
@@ -250,10 +250,10 @@ def read_paired(
         ValueError, FileNotFoundError: if one of them cannot be read, or has nothing of the kind.
     """
     pairs = open_pairs(predictions, data, images=images, classes=classes)
-    return pair(pairs, head, kind=kind)
+    return pair_objects(pairs, head, kind=kind)
 
 
-def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> Paired:
+def pair_objects(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> Paired:
     """Like ``read_paired``, for predictions that are open already.
 
     Raises:
@@ -346,6 +346,6 @@ def _boxed(found: Detections, sample: Sample) -> Detections:
     if found.masks is None or not np.isnan(found.boxes_xyxy).any():
         return found
     around = np.array(
-        [box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64
+        [mask_box(mask, sample.height, sample.width) for mask in found.masks], np.float64
     )
     return replace(found, boxes_xyxy=np.where(np.isnan(found.boxes_xyxy), around, found.boxes_xyxy))

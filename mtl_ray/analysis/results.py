@@ -48,7 +48,7 @@ class ImageResult:
     num_predicted: int
 
 
-class Drawn(NamedTuple):
+class DrawnResult(NamedTuple):
     """A drawing: the index of the image, and the URI of the file."""
 
     place: int
@@ -68,8 +68,8 @@ class Results:
     """
 
     table: tuple[ImageResult, ...]
-    good: tuple[Drawn, ...]
-    bad: tuple[Drawn, ...]
+    good: tuple[DrawnResult, ...]
+    bad: tuple[DrawnResult, ...]
     without_picture: int
     hidden: int
 
@@ -157,7 +157,7 @@ def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult
 
 def named_drawings(
     places: Sequence[int], table: Sequence[ImageResult], folder: str
-) -> tuple[Drawn, ...]:
+) -> tuple[DrawnResult, ...]:
     """A file in ``folder`` for each of some lines, with the name of the image and its score."""
     taken: set[str] = set()
     stems = (
@@ -169,7 +169,8 @@ def named_drawings(
         for stem, place in zip(stems, places, strict=True)
     )
     return tuple(
-        Drawn(place, storage.join(folder, name)) for place, name in zip(places, names, strict=True)
+        DrawnResult(place, storage.join(folder, name))
+        for place, name in zip(places, names, strict=True)
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, generator
+from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, corruption_generator
 from mtl_ray.artifact import MANIFEST
 from mtl_ray.evaluation.data import class_converter, open_data
 from mtl_ray.evaluation.evaluate import metrics_of
@@ -190,7 +190,7 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
 def _seen(image: NDArray[np.uint8], key: str, cell: Cell, seed: int) -> NDArray[np.uint8]:
     if cell == CLEAN:
         return image
-    return corrupt(image, *cell, generator(seed, key, *cell))
+    return corrupt(image, *cell, corruption_generator(seed, key, *cell))
 
 
 def _count(
@@ -234,7 +234,7 @@ def cell_result(part: CellMeasurement) -> CellResult:
     )
 
 
-def cells_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
+def benchmark_cells(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
     """The cells of a benchmark. The clean one comes first, since others are compared with it.
 
     Raises:

@@ -17,7 +17,7 @@ from mtl_ray.pickles.unpickle import load_pickle
 SUFFIXES = (".pkl", ".pickle", ".json")
 
 
-def read_results(uri: str) -> dict[Cell, CellResult]:
+def read_robustness(uri: str) -> dict[Cell, CellResult]:
     """The cells of a results file: a mapping of corruptions to severities to figures.
 
     Args:

@@ -41,7 +41,7 @@ class Robustness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class RobustnessSummary:
     """A robustness benchmark.
 
     Attributes:
@@ -65,7 +65,7 @@ class Summary:
 
 def summarise(
     cells: Mapping[Cell, CellResult], about: Mapping[str, Any], aggregate: Aggregate = "benchmark"
-) -> Summary:
+) -> RobustnessSummary:
     """The means over cells.
 
     Args:
@@ -82,7 +82,7 @@ def summarise(
     grid = [Cell(name, severity) for name in wanted for severity in SEVERITIES]
     counted = tuple(cell for cell in grid if cell in cells)
     clean = cells[CLEAN]
-    return Summary(
+    return RobustnessSummary(
         main=clean.main,
         values={
             name: _robustness(value, [cells[cell].figures[name] for cell in counted])
@@ -101,7 +101,7 @@ def _robustness(clean: float, corrupted: Sequence[float]) -> Robustness:
     return Robustness(clean=clean, corrupted=mean, relative=mean / clean if clean else math.nan)
 
 
-def write_robustness(summary: Summary, out: str) -> list[str]:
+def write_robustness(summary: RobustnessSummary, out: str) -> list[str]:
     """Writes robustness.json, robustness.csv and robustness.png; returns their URIs."""
     files = {
         "robustness.json": (
@@ -115,7 +115,7 @@ def write_robustness(summary: Summary, out: str) -> list[str]:
     return [storage.join(out, name) for name in files]
 
 
-def robustness_json(summary: Summary) -> dict[str, Any]:
+def robustness_json(summary: RobustnessSummary) -> dict[str, Any]:
     """The content of robustness.json: P, mPC and rPC (a ratio, not percent) of the main metric
     and of all; null if unknown.
     """
@@ -150,7 +150,7 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _csv(summary: Summary) -> str:
+def _csv(summary: RobustnessSummary) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(summary.values)
@@ -167,7 +167,7 @@ def _csv(summary: Summary) -> str:
     return text.getvalue()
 
 
-def robustness_text(summary: Summary) -> str:
+def robustness_text(summary: RobustnessSummary) -> str:
     """Tables for a terminal: the main metric by corruption and severity, then P, mPC and rPC of
     all metrics.
     """
@@ -189,7 +189,7 @@ def robustness_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _grid(summary: Summary, names: Sequence[str]) -> Iterator[str]:
+def _grid(summary: RobustnessSummary, names: Sequence[str]) -> Iterator[str]:
     width = max(map(len, [*names, summary.main]))
     yield f"{summary.main:{width}}  {'  '.join(f'{severity:>6}' for severity in (0, *SEVERITIES))}"
     clean = summary.cells[CLEAN].figures[summary.main]

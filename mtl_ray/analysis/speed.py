@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 
 from mtl_ray.analysis.networks import config_at
-from mtl_ray.analysis.speed_data import Step, loader_steps, sample_steps
+from mtl_ray.analysis.speed_data import TimedStep, loader_steps, sample_steps
 from mtl_ray.analysis.speed_model import Subject, inference_steps, is_bundle, open_subject
-from mtl_ray.analysis.speed_report import PREDICTING, WHOLE, SpeedReport, Task
+from mtl_ray.analysis.speed_report import PREDICTING, WHOLE, SpeedReport, SpeedTask
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.loading.config import DataConfig, SplitConfig
 
@@ -45,7 +45,7 @@ class SpeedRequest:
     """
 
     target: str
-    task: Task = "inference"
+    task: SpeedTask = "inference"
     engine: str | None = None
     repeat: int = 1
     iterations: int = 200
@@ -133,7 +133,7 @@ def compare_speed(
         return [measurement.report() for measurement in opened]
 
 
-Steps = Callable[[], Generator[Step, None, None]]
+Steps = Callable[[], Generator[TimedStep, None, None]]
 """Starts the steps, and yields functions without end; each does one step and times its parts with
 the watch."""
 

@@ -20,18 +20,18 @@ from mtl_ray.loading.scene import Scene, SceneRule
 from mtl_ray.samples import Sample
 from mtl_ray.shards.order import key_of
 
-Step = Callable[[Stopwatch], object]
+TimedStep = Callable[[Stopwatch], object]
 _SEED = 0
 
 
-def loader_steps(data: DataConfig) -> Generator[Step, None, None]:
+def loader_steps(data: DataConfig) -> Generator[TimedStep, None, None]:
     """For each step, waiting for the next batch of a loader."""
     with closing(cast(Generator[Batch, None, None], iter(Loader(data, seed=_SEED)))) as batches:
         while True:
             yield lambda watch: _wait(batches, watch)
 
 
-def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
+def sample_steps(data: DataConfig) -> Generator[TimedStep, None, None]:
     """For each step, the preparation of one sample in the order of training: reading, decoding,
     each augmentation, the canvas.
     """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_ray.analysis.networks import config_at, open_config
-from mtl_ray.analysis.speed_data import Step
+from mtl_ray.analysis.speed_data import TimedStep
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.data import open_data
@@ -29,8 +29,7 @@ from mtl_ray.inference.predictor import (
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.inputs.input import Arrays as InputArrays
-from mtl_ray.inputs.input import Input, placed
+from mtl_ray.inputs.input import Input, InputArrays, placed
 from mtl_ray.models.head import Head, dense, unsuppressed
 from mtl_ray.samples import Sample
 
@@ -106,7 +105,7 @@ def inference_steps(
     """What begins the steps of a model, each on ``batch`` images, and a line about it."""
     pictures, whence = _pictures(subject, data, images)
 
-    def steps() -> Generator[Step, None, None]:
+    def steps() -> Generator[TimedStep, None, None]:
         endless = cycle(pictures)
         while True:
             group = list(islice(endless, batch))

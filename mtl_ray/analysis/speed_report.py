@@ -10,7 +10,7 @@ import numpy as np
 
 from mtl_ray.analysis.stopwatch import Timing
 
-Task = Literal["inference", "loader", "dataset"]
+SpeedTask = Literal["inference", "loader", "dataset"]
 WHOLE = "total"
 PHASES = ("pre-processing", "execution", "post-processing", "request")
 """The phases of a prediction. ``request`` is all of them, of an endpoint."""
@@ -37,7 +37,7 @@ class SpeedReport:
     """
 
     target: str
-    task: Task
+    task: SpeedTask
     engine: str | None = None
     about: str
     per_step: int
@@ -115,7 +115,7 @@ class SpeedReport:
         return {**content, "fps_mean": self.fps_mean}
 
 
-PREDICTING: Task = "inference"
+PREDICTING: SpeedTask = "inference"
 
 
 def comparison_text(reports: Sequence[SpeedReport]) -> str:

@@ -18,7 +18,7 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    first_line,
+    telling_line,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -85,7 +85,7 @@ class OnnxRuntimeEngine:
                 onnxruntime.InferenceSession(files.read(name), options, providers=providers)
             )
         except _failures() as error:
-            raise EngineError(f"onnxruntime cannot open {name}: {first_line(error)}") from error
+            raise EngineError(f"onnxruntime cannot open {name}: {telling_line(error)}") from error
 
 
 class _Session:
@@ -106,7 +106,7 @@ class _Session:
         try:
             values = self._session.run(self._outputs, dict(arrays))
         except self._failures as error:
-            raise EngineError(f"onnxruntime: {first_line(error)}") from error
+            raise EngineError(f"onnxruntime: {telling_line(error)}") from error
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
 

@@ -20,14 +20,14 @@ class Origin:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
-Value: TypeAlias = "str | int | float | bool | dict[str, Node] | list[Node] | None"
+TreeValue: TypeAlias = "str | int | float | bool | dict[str, Node] | list[Node] | None"
 
 
 @dataclass(frozen=True)
 class Node:
     """One value of the tree: a scalar, a mapping or a list of further nodes."""
 
-    value: Value
+    value: TreeValue
     origin: Origin
 
 

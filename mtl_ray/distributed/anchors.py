@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 from mtl_ray.distributed.session import session
 from mtl_ray.terminal import progress_bar
 from mtl_ray.tuning.anchor_climb import climb_anchors
-from mtl_ray.tuning.anchor_points import Points, Shapes, reduced_points
+from mtl_ray.tuning.anchor_points import BoxShapes, Shapes, reduced_points
 from mtl_ray.tuning.anchors import COARSE, kmeans_anchors, refine_anchors
 
 Sampler = Literal["tpe", "cmaes"]
@@ -83,7 +83,7 @@ def _sampler(name: Sampler, seed: int) -> BaseSampler:
 
 
 def _tuner(
-    points: Points,
+    points: BoxShapes,
     start: Shapes,
     sampler: BaseSampler,
     trials: int,
@@ -123,7 +123,7 @@ def _tuner(
 class _Climb(tune.Trainable):  # type: ignore[misc]
     """One process climbs for one trial after the other."""
 
-    def setup(self, config: dict[str, float], points: Points) -> None:
+    def setup(self, config: dict[str, float], points: BoxShapes) -> None:
         """Of Ray Tune."""
         self._points, self._config = points, config
 

@@ -11,7 +11,7 @@ from mtl_ray.analysis.health_data import (
     open_health_dataset,
     report_rejects,
 )
-from mtl_ray.analysis.health_report import HealthReport, report_of
+from mtl_ray.analysis.health_report import HealthReport, health_report
 from mtl_ray.distributed.executor import map_tasks
 
 ROWS_A_PIECE = 500
@@ -59,7 +59,7 @@ def check_health(
     )
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)
-    return report_of([each.name for each in sets], found, network), sets
+    return health_report([each.name for each in sets], found, network), sets
 
 
 def _share(data: HealthDataset, workers: int) -> int:

@@ -127,7 +127,7 @@ def check_torch_pair() -> Finding:
         return Finding(
             "torch",
             True,
-            f"{pair} do not fit each other: {why} ({first_line(error)}). It happens when a "
+            f"{pair} do not fit each other: {why} ({error_line(error)}). It happens when a "
             "CPU-only torch meets the torchvision of the "
             "package registry, which is built for CUDA. Fix: take both from the same place in one "
             "command, python -m pip install "
@@ -143,7 +143,7 @@ def _version(name: str) -> str:
         return "(not installed)"
 
 
-def first_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The first line of an error's message; its type if there is no message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
@@ -153,7 +153,7 @@ def _imports(*names: str) -> Iterator[Finding]:
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            yield Finding(name, True, f"cannot be imported ({first_line(error)}). Fix: make setup")
+            yield Finding(name, True, f"cannot be imported ({error_line(error)}). Fix: make setup")
             continue
         yield Finding(name, False, str(getattr(module, "__version__", "installed")))
 
@@ -270,7 +270,7 @@ def check_gpus() -> Finding:
         for index in range(torch.cuda.device_count()):
             torch.ones(8, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
-        return Finding("gpu", True, f"cuda:{index} does not compute: {first_line(error)}")
+        return Finding("gpu", True, f"cuda:{index} does not compute: {error_line(error)}")
     names = ", ".join(
         torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
     )
@@ -294,7 +294,7 @@ def check_storage(uri: str) -> Finding:
         return Finding(
             "storage",
             True,
-            f"{uri} cannot be written ({type(error).__name__}: {first_line(error)})",
+            f"{uri} cannot be written ({type(error).__name__}: {error_line(error)})",
         )
     if not good:
         return Finding(

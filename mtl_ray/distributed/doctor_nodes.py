@@ -25,7 +25,7 @@ from mtl_ray.distributed.doctor import (
     check_gpus,
     check_storage,
     check_torch_pair,
-    first_line,
+    error_line,
 )
 
 ANSWER_S = 120.0
@@ -96,7 +96,7 @@ def _joined(address: str) -> Iterator[str]:
         )
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(
-            f"no cluster answers at {address} ({first_line(error)}). Give the head's HOST:6379 on "
+            f"no cluster answers at {address} ({error_line(error)}). Give the head's HOST:6379 on "
             "a machine of its network with "
             "RAY_AUTH_MODE=token and the token in ~/.ray/auth_token, or submit this job to the "
             "cluster with the address `auto`"
@@ -220,7 +220,7 @@ def _ask(
         what = (
             "does not answer"
             if isinstance(error, ray.exceptions.GetTimeoutError)
-            else f"cannot run a task: {first_line(error)}"
+            else f"cannot run a task: {error_line(error)}"
         )
         return Finding(
             _name(node),
@@ -337,7 +337,7 @@ def _dashboard(url: str) -> Finding:
         return Finding(
             "dashboard",
             False,
-            f"{url} cannot be reached from here ({first_line(error)}), so it listens on the "
+            f"{url} cannot be reached from here ({error_line(error)}), so it listens on the "
             "loopback of the head",
         )
 

@@ -24,7 +24,7 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.distributed.placeholder import Placeholder
 from mtl_ray.distributed.proxy import fast_proxy
 from mtl_ray.distributed.scaling import HELD, by_held_requests
-from mtl_ray.distributed.serve_state import Member, ServeState
+from mtl_ray.distributed.serve_state import ReplicaMember, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.serving.asgi import Receive, Send, header_of
@@ -229,7 +229,7 @@ class Replica:
         # requests run in parallel: each uses its share of the cores
         cv2.setNumThreads(config.threads)
         config, keys, number = state.newest()
-        member = Member(state, number)
+        member = ReplicaMember(state, number)
         self.application = open_app(config, parallel_of(config), keys, member.exchange)
         member.follow(self.application, parallel_of)
 

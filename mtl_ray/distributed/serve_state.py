@@ -1,8 +1,8 @@
 """What the replicas of a server share: the newest config, and the counts of all of them.
 
-A small actor holds it. Each replica asks it every second (``Member``): it hands in its counts, and
-gets the config if that is new. So a replica that starts later has the newest config too, and
-``/metrics`` of any replica shows the counts of all.
+A small actor holds it. Each replica asks it every second (``ReplicaMember``): it hands in its
+counts, and gets the config if that is new. So a replica that starts later has the newest config
+too, and ``/metrics`` of any replica shows the counts of all.
 """
 
 import hashlib
@@ -178,7 +178,7 @@ def _result(reference: Any) -> Any:
     return reference.future().result(ANSWER_S)
 
 
-class Member:
+class ReplicaMember:
     """The side of a replica.
 
     Args:

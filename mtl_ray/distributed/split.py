@@ -21,7 +21,13 @@ from mtl_ray.samples import Annotation
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.folders import read_lines
-from mtl_ray.sources.split_coco import class_table, load_coco, name_of_part, names_of, write_parts
+from mtl_ray.sources.split_coco import (
+    class_table,
+    image_names,
+    load_coco,
+    name_of_part,
+    write_parts,
+)
 from mtl_ray.sources.stratify import assign_parts, groups_of
 
 _REPORT = "split.json"
@@ -137,8 +143,8 @@ def _check_free(to: str, data: str, options: SplitOptions) -> None:
 
 def _split_file(data: str, to: str, options: SplitOptions) -> list[SplitPart]:
     content = load_coco(data)
-    keys, (classes, counts) = names_of(content, None), class_table(content)
-    more = [names_of(content, options.group_field)] if options.group_field else []
+    keys, (classes, counts) = image_names(content, None), class_table(content)
+    more = [image_names(content, options.group_field)] if options.group_field else []
     groups, parts = _assign(keys, counts, options, more)
     uris = [storage.join(to, name_of_part(data, name)) for name in options.shares]
     if data in uris:

@@ -30,7 +30,7 @@ from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.distributed.tune_trial import RESULT, Train, parse_result, run_trial
 from mtl_ray.experiment import ExperimentConfig, read_experiment
 from mtl_ray.terminal import progress_bar
-from mtl_ray.tuning.record import Result
+from mtl_ray.tuning.record import TrialResult
 from mtl_ray.tuning.scheduler import TrialScheduler
 from mtl_ray.tuning.search import Search, parameters_text
 
@@ -165,7 +165,7 @@ class _Proposer(Searcher):  # type: ignore[misc]
             ended = parse_result(result[RESULT])
         elif error:
             times = self._search.tune.max_failures + 1
-            ended = Result(
+            ended = TrialResult(
                 state="failed",
                 values=None,
                 reason=f"its process or its machine was lost {times} times",

@@ -19,14 +19,14 @@ from ray import tune
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
 from mtl_ray.tuning.config import Objective
-from mtl_ray.tuning.record import Records, Result
+from mtl_ray.tuning.record import Records, TrialResult
 
 if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains does that
     from mtl_ray.distributed.train import OnMetrics
     from mtl_ray.training.resume import Summary
 
 RESULT = "result"
-"""The key under which a trial reports its ``Result`` to Ray Tune, as JSON."""
+"""The key under which a trial reports its ``TrialResult`` to Ray Tune, as JSON."""
 COSTS = ("latency_ms", "flops", "parameters")
 
 
@@ -66,8 +66,8 @@ def run_trial(
     }
     tune.report(
         {
-            RESULT: TypeAdapter(Result)
-            .dump_json(TypeAdapter(Result).validate_python({**result, **kept}))
+            RESULT: TypeAdapter(TrialResult)
+            .dump_json(TypeAdapter(TrialResult).validate_python({**result, **kept}))
             .decode()
         }
     )
@@ -149,6 +149,6 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, ValueError | FileNotFoundError) and text else f"{name}: {text}"
 
 
-def parse_result(text: str) -> Result:
-    """The ``Result`` that a trial reported as JSON."""
-    return TypeAdapter(Result).validate_python(json.loads(text))
+def parse_result(text: str) -> TrialResult:
+    """The ``TrialResult`` that a trial reported as JSON."""
+    return TypeAdapter(TrialResult).validate_python(json.loads(text))

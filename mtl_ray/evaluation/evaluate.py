@@ -109,12 +109,15 @@ class EvaluationPart:
         self.measured.invalid += other.measured.invalid
 
 
-Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
+SampleProgress = Callable[[Iterable[Sample], int], Iterable[Sample]]
 """Passes samples on and shows progress; the number is their total."""
 
 
 def measure_rows(
-    request: EvaluationRequest, start: int = 0, stop: int | None = None, watch: Watch | None = None
+    request: EvaluationRequest,
+    start: int = 0,
+    stop: int | None = None,
+    watch: SampleProgress | None = None,
 ) -> EvaluationPart:
     """Measures the rows [start, stop) of the data, by default all of them.
 
@@ -178,7 +181,7 @@ def measure_rows(
 
 
 def evaluate(
-    request: EvaluationRequest, watch: Watch | None = None
+    request: EvaluationRequest, watch: SampleProgress | None = None
 ) -> tuple[Report, EvaluationPart]:
     """Measures all rows in this process."""
     started = time.monotonic()

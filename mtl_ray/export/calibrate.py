@@ -7,8 +7,7 @@ from mtl_ray.export.config import CalibrationConfig
 from mtl_ray.inference.bundle import to_graph
 from mtl_ray.inference.signature import Signature
 from mtl_ray.inference.slide import some_window
-from mtl_ray.inputs.input import AnyCanvas, placed
-from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import AnyCanvas, InputArrays, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.shards.split import open_split
 
@@ -16,7 +15,7 @@ MOST_TRIES = 4
 """Of each wanted sample this many are looked at, if some cannot be read."""
 
 
-def calibration_of(
+def calibration_samples(
     data: DataConfig, canvas: AnyCanvas, config: CalibrationConfig, signature: Signature
 ) -> Calibration:
     """Samples of the training split as inputs of a graph, chosen by the seed.

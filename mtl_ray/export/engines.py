@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine, first_line
+from mtl_ray.backends.backend import AnyEngine, telling_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.build import Built, TracedGraph, build, form_for, sign, trace
-from mtl_ray.export.calibrate import calibration_of
+from mtl_ray.export.calibrate import calibration_samples
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import MetricPair, Parity
 from mtl_ray.export.verify import BATCHES, check_samples, val_samples, verify
@@ -124,7 +124,9 @@ def build_engine(request: EngineRequest) -> BuiltEngine:
         return _failed(name, str(error))
     except Exception as error:
         _log.exception("%s failed", name)
-        said = dict.fromkeys((type(error).__name__, first_line(error)))  # one if it has no message
+        said = dict.fromkeys(
+            (type(error).__name__, telling_line(error))
+        )  # one if it has no message
         return _failed(name, ": ".join(said))
 
 
@@ -140,7 +142,7 @@ def _built(
         calibration = None
         if config.engine.precision == "int8":
             unsigned = sign(predictor, traced, config, ("none",), request.plugins)
-            calibration = calibration_of(
+            calibration = calibration_samples(
                 request.data, predictor.canvas, config.calibration, unsigned
             )
         start = time.monotonic()

@@ -113,7 +113,7 @@ def _entry(row: EngineRow) -> dict[str, Any]:
     }
 
 
-def cells_of(row: EngineRow) -> list[str]:
+def table_cells(row: EngineRow) -> list[str]:
     """The cells of a row of the table, without its name; empty where nothing is known."""
     latency = row.latency
     return [
@@ -142,13 +142,13 @@ def _html_row(row: EngineRow) -> str:
     name = html.escape(row.name)
     if row.failure is not None:
         return f"<tr><td>{name}<td class=why colspan=8>{html.escape(row.failure)}</tr>"
-    return f"<tr><td>{name}<td>{'<td>'.join(html.escape(cell) for cell in cells_of(row))}</tr>"
+    return f"<tr><td>{name}<td>{'<td>'.join(html.escape(cell) for cell in table_cells(row))}</tr>"
 
 
 def engines_table(rows: Sequence[EngineRow]) -> str:
     """A table for a terminal, then a line for each engine that failed."""
     head = ["engine", "MB", "agree", "metric", "p50 ms", "p99 ms", "per s", "build s", "runs as"]
-    lines = [head, *([row.name, *cells_of(row)] for row in rows if row.failure is None)]
+    lines = [head, *([row.name, *table_cells(row)] for row in rows if row.failure is None)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     table = [
         "  ".join(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from mtl_ray.export.mmdeploy_nodes import DOUBLE, FLOAT, INT32, INT64, Axis, Nodes
+from mtl_ray.export.mmdeploy_nodes import DOUBLE, FLOAT, INT32, INT64, AxisScalars, Nodes
 
 _ZERO = np.float32(0)
 _SURE = 1e-7
@@ -16,7 +16,11 @@ _SURE = 1e-7
 
 
 def add_answers(
-    n: Nodes, outputs: Mapping[str, str], rows: Axis, columns: Axis, mask_frame: str | None
+    n: Nodes,
+    outputs: Mapping[str, str],
+    rows: AxisScalars,
+    columns: AxisScalars,
+    mask_frame: str | None,
 ) -> list[Any]:
     """Adds the nodes, and returns the outputs of the graph.
 
@@ -43,7 +47,7 @@ def add_answers(
     return [helper.make_tensor_value_info("output", FLOAT, [1, "classes"])]
 
 
-def _boxes(n: Nodes, outputs: Mapping[str, str], rows: Axis, columns: Axis) -> str:
+def _boxes(n: Nodes, outputs: Mapping[str, str], rows: AxisScalars, columns: AxisScalars) -> str:
     """``decode_detections``; returns the places of the N objects in the arrays of the head.
 
     N is 1 at least. If there is no object, its score is 0, and the runtime leaves it out.
@@ -66,7 +70,7 @@ def _boxes(n: Nodes, outputs: Mapping[str, str], rows: Axis, columns: Axis) -> s
     return chosen
 
 
-def _to_image(n: Nodes, boxes: str, rows: Axis, columns: Axis, kind: int) -> str:
+def _to_image(n: Nodes, boxes: str, rows: AxisScalars, columns: AxisScalars, kind: int) -> str:
     """(1, K, 4) canvas pixels -> image pixels, not clipped."""
     scale, offset = (
         n.cast(n("Concat", *[n("Reshape", each, np.array([1])) for each in pair * 2], axis=0), kind)
@@ -79,8 +83,8 @@ def _masks(
     n: Nodes,
     outputs: Mapping[str, str],
     order: str,
-    rows: Axis,
-    columns: Axis,
+    rows: AxisScalars,
+    columns: AxisScalars,
     mask_frame: str | None,
 ) -> None:
     """``decode_masks``, of the N objects alone."""
@@ -107,7 +111,7 @@ def _masks(
     n("Cast", above, name="masks", to=FLOAT)
 
 
-def _centres(n: Nodes, axis: Axis) -> str:
+def _centres(n: Nodes, axis: AxisScalars) -> str:
     """The centres of the image's pixels, image pixels, double."""
     index = n.cast(n("Range", np.int64(0), axis.length, np.int64(1)), DOUBLE)
     return n("Add", index, np.float64(0.5))
@@ -122,7 +126,7 @@ def _blend(n: Nodes, cells: str, at: str) -> str:
     return n("Max", n("Sub", np.float64(1), apart), np.float64(0))
 
 
-def _on_canvas(n: Nodes, axis: Axis, cells: str) -> str:
+def _on_canvas(n: Nodes, axis: AxisScalars, cells: str) -> str:
     """(length, cells) of masks over the canvas; rows of pixels that it does not show are 0."""
     side = n.cast(axis.side, DOUBLE)
     index = n.cast(n("Range", np.int64(0), axis.side, np.int64(1)), DOUBLE)
@@ -134,7 +138,7 @@ def _on_canvas(n: Nodes, axis: Axis, cells: str) -> str:
     return _where(n, shown, weights)
 
 
-def _in_box(n: Nodes, axis: Axis, cells: str, boxes: str, first: int) -> str:
+def _in_box(n: Nodes, axis: AxisScalars, cells: str, boxes: str, first: int) -> str:
     """(1, N, length, cells + 2) of masks over boxes (1, N, 4); pixels outside a box are 0."""
     low, high = (
         n("Slice", boxes, np.array([each]), np.array([each + 1]), np.array([2]))
@@ -154,7 +158,7 @@ def _where(n: Nodes, kept: str, weights: str) -> str:
     return n("Where", kept, n.cast(weights, FLOAT), _ZERO)
 
 
-def _class_map(n: Nodes, classes: str, rows: Axis, columns: Axis) -> None:
+def _class_map(n: Nodes, classes: str, rows: AxisScalars, columns: AxisScalars) -> None:
     """``map_to_image``."""
     for axis, position in ((rows, 1), (columns, 2)):
         at = n("Mul", _centres(n, axis), axis.scale)

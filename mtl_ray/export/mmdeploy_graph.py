@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from mtl_ray.export.mmdeploy_answers import add_answers
-from mtl_ray.export.mmdeploy_nodes import DOUBLE, FLOAT, INT32, INT64, Axis, Nodes
+from mtl_ray.export.mmdeploy_nodes import DOUBLE, FLOAT, INT32, INT64, AxisScalars, Nodes
 from mtl_ray.inputs.image import Canvas
 
 INPUT = "input"
@@ -70,7 +70,7 @@ def sdk_graph(
     return made
 
 
-def _axes(n: Nodes, canvas: Canvas) -> tuple[Axis, Axis]:
+def _axes(n: Nodes, canvas: Canvas) -> tuple[AxisScalars, AxisScalars]:
     """``frame_of`` for rows and columns, in its double precision."""
     shape = n("Shape", INPUT)
     lengths = [n("Gather", shape, np.int64(axis)) for axis in (2, 3)]
@@ -91,7 +91,7 @@ def _axes(n: Nodes, canvas: Canvas) -> tuple[Axis, Axis]:
         ratio = n("Div", n.cast(valid, DOUBLE), n.cast(shown, DOUBLE))
         offset = n("Neg", n("Mul", n.cast(first, DOUBLE), ratio))
         axes.append(
-            Axis(
+            AxisScalars(
                 side=n("Identity", np.int64(side)),
                 length=length,
                 shown=shown,
@@ -109,7 +109,7 @@ def _rounded(n: Nodes, value: str) -> str:
     return n("Max", n.cast(n("Round", value), INT64), np.int64(1))
 
 
-def _placed(n: Nodes, canvas: Canvas, rows: Axis, columns: Axis) -> str:
+def _placed(n: Nodes, canvas: Canvas, rows: AxisScalars, columns: AxisScalars) -> str:
     """``place``: (1, 3, canvas height, canvas width) int32."""
     values = n.cast(INPUT, INT32)
     end = [n("Add", axis.first, axis.shown) for axis in (rows, columns)]
@@ -129,7 +129,7 @@ def _placed(n: Nodes, canvas: Canvas, rows: Axis, columns: Axis) -> str:
     return n("Reshape", padded, np.array([1, 3, canvas.height, canvas.width]))
 
 
-def _area(n: Nodes, values: str, rows: Axis, columns: Axis) -> str:
+def _area(n: Nodes, values: str, rows: AxisScalars, columns: AxisScalars) -> str:
     """``scaled``: bilinear samples, and the mean of those of a pixel."""
     samples = [
         n("Div", n("Sub", n("Add", axis.shown, axis.valid), np.int64(1)), axis.valid)
@@ -149,7 +149,9 @@ def _area(n: Nodes, values: str, rows: Axis, columns: Axis) -> str:
     return n("Where", four, n("Div", n("Add", total, np.int32(2)), np.int32(4)), mean)
 
 
-def _bilinear(n: Nodes, values: str, rows: Axis, columns: Axis, height: str, width: str) -> str:
+def _bilinear(
+    n: Nodes, values: str, rows: AxisScalars, columns: AxisScalars, height: str, width: str
+) -> str:
     """``cv2.resize`` with INTER_LINEAR of (1, 3, h, w) int32 to (height, width)."""
     left, right, a, b = _weights(n, columns.shown, width, edge=True)
     across = n(

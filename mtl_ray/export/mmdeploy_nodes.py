@@ -45,7 +45,7 @@ class Nodes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
+class AxisScalars:
     """Names of the scalars of one axis, as in ``Frame``: int64, the last two double. ``side`` is
     that of the canvas.
     """

@@ -29,8 +29,7 @@ from mtl_ray.export.parity import (
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.input import AnyCanvas, Input, placed
-from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import AnyCanvas, Input, InputArrays, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split

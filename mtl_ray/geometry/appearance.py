@@ -13,10 +13,10 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-Colour = tuple[int, int, int]
+Rgb = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
-_FIRST: tuple[Colour, ...] = (
+_FIRST: tuple[Rgb, ...] = (
     (230, 159, 0),
     (86, 180, 233),
     (0, 158, 115),
@@ -30,7 +30,7 @@ _GOLDEN = 0.61803398875
 _LIGHTNESS = (0.62, 0.42, 0.78)
 
 
-def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
+def colours_of(count: int, own: Sequence[Rgb] = ()) -> tuple[Rgb, ...]:
     """``count`` colours: ``own`` if there are enough, else seven colour-blind safe ones, then
     evenly spread hues.
     """
@@ -42,7 +42,7 @@ def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
     )
 
 
-def is_light(colour: Colour) -> bool:
+def is_light(colour: Rgb) -> bool:
     """Whether black text has more contrast on a colour than white: contrast ratio of WCAG 2.1
     with gamma 2.2.
     """
@@ -50,7 +50,7 @@ def is_light(colour: Colour) -> bool:
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18)
 
 
-def _generated(index: int) -> Colour:
+def _generated(index: int) -> Rgb:
     hue = (0.05 + index * _GOLDEN) % 1.0
     red, green, blue = colorsys.hls_to_rgb(hue, _LIGHTNESS[index % 3], 0.65)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.appearance import Colour, font
+from mtl_ray.geometry.appearance import Rgb, font
 from mtl_ray.geometry.boxes_3d import footprints
 from mtl_ray.geometry.cameras import CameraModel, project, visible_edges
 from mtl_ray.geometry.wires import draw_wires
@@ -27,7 +27,7 @@ _HEADING = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class GroundView:
     """A rectangle of the ground: x (front) points up in the image, y (left) to the left.
 
     Attributes:
@@ -52,11 +52,15 @@ class View:
         return np.stack([column, row], axis=-1)
 
 
-VIEWS = (View(72.0, 0.0, 40.0, 10), View(54.0, 54.0, 54.0, 9), View(108.0, 108.0, 108.0, 5))
+VIEWS = (
+    GroundView(72.0, 0.0, 40.0, 10),
+    GroundView(54.0, 54.0, 54.0, 9),
+    GroundView(108.0, 108.0, 108.0, 5),
+)
 """In front of the vehicle, around it, far around it."""
 
 
-def view_of(points: NDArray[np.float32]) -> View:
+def view_of(points: NDArray[np.float32]) -> GroundView:
     """The smallest view with nearly all points (N, >= 2)."""
     if not len(points):
         return VIEWS[0]
@@ -68,7 +72,7 @@ def view_of(points: NDArray[np.float32]) -> View:
     return VIEWS[-1]
 
 
-def view_of_image(image: NDArray[np.uint8]) -> View:
+def view_of_image(image: NDArray[np.uint8]) -> GroundView:
     """The view that an image of ``draw_points`` shows."""
     return next(view for view in VIEWS if view.shape == image.shape[:2])
 
@@ -101,7 +105,7 @@ def draw_boxes(
     image: NDArray[np.uint8],
     boxes: NDArray[np.floating],
     names: Sequence[str],
-    colours: Sequence[Colour],
+    colours: Sequence[Rgb],
     scores: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
     """An image of ``draw_points`` with boxes on it; a line from the middle of each shows its front.
@@ -128,7 +132,7 @@ def draw_boxes_on_camera(
     boxes: NDArray[np.floating],
     camera: CameraModel,
     names: Sequence[str],
-    colours: Sequence[Colour],
+    colours: Sequence[Rgb],
     scores: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
     """The image of a camera with the edges of boxes on it, the nearest on top; arguments as
@@ -152,7 +156,7 @@ def _draw_known(
     wires: Sequence[NDArray[np.float64]],
     boxes: NDArray[np.floating],
     names: Sequence[str],
-    colours: Sequence[Colour],
+    colours: Sequence[Rgb],
     scores: Sequence[float] | None,
 ) -> NDArray[np.uint8]:
     known = np.flatnonzero(np.isfinite(boxes).all(axis=1)).tolist()
@@ -165,7 +169,7 @@ def _draw_known(
     )
 
 
-def _draw_ranges(image: NDArray[np.uint8], view: View) -> None:
+def _draw_ranges(image: NDArray[np.uint8], view: GroundView) -> None:
     """Circles every 10 or 20 metres around the sensor, with their radius, and the sensor."""
     step = 10 if view.pixels >= 9 else 20
     column, row = view.to_image(np.zeros(2))
@@ -185,6 +189,8 @@ def _draw_ranges(image: NDArray[np.uint8], view: View) -> None:
     image[:] = np.asarray(sheet)
 
 
-def _inside(row: NDArray[np.int64], column: NDArray[np.int64], view: View) -> NDArray[np.bool_]:
+def _inside(
+    row: NDArray[np.int64], column: NDArray[np.int64], view: GroundView
+) -> NDArray[np.bool_]:
     height, width = view.shape
     return np.asarray((column >= 0) & (column < width) & (row >= 0) & (row < height))

@@ -40,7 +40,7 @@ def footprints(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     )
 
 
-def corners(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+def box_corners(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, 8, 3) corners of (N, 7) boxes: the four of ``footprints`` at the bottom, then the same at
     the top.
     """

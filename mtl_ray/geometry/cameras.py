@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.boxes_3d import EDGES, corners, wrap_angle
+from mtl_ray.geometry.boxes_3d import EDGES, box_corners, wrap_angle
 
 NEAR = 0.1
 """Metres in front of a camera where boxes are cut: what is nearer has no place in the image."""
@@ -115,7 +115,7 @@ def _front_edges(
     boxes: NDArray[np.floating], camera: CameraModel
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """``visible_edges``, not cut at the image."""
-    rays = _to_camera_rays(corners(boxes), camera)  # (N, 8, 3) u w, v w, w
+    rays = _to_camera_rays(box_corners(boxes), camera)  # (N, 8, 3) u w, v w, w
     ends = rays[:, EDGES].reshape(-1, 2, 3)
     owners = np.repeat(np.arange(len(boxes)), len(EDGES))
     front = ends[..., 2] >= NEAR

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.appearance import Colour, font, is_light
+from mtl_ray.geometry.appearance import Rgb, font, is_light
 
 LEAST_SIDE = 320
 """Images with a shorter longest side are enlarged by an integer factor before drawing."""
@@ -80,14 +80,14 @@ class Drawing:
             ),
         ]
 
-    def _legend_word(self, name: str, colour: Colour, line: int) -> "_Word":
+    def _legend_word(self, name: str, colour: Rgb, line: int) -> "_Word":
         height = self._text_size(name, self._least_text_px)[1]
         right, bottom = float(self._image.width), self._image.height - (line + 1) * height
         corners = [(x, y) for y in (line * height, bottom) for x in (0.0, right)]
         return self._word(name, corners, colour, self._least_text_px)
 
     def tint(
-        self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5
+        self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Rgb, strength: float = 0.5
     ) -> None:
         """Mixes a colour into the pixels of a mask (H, W) and draws its outline."""
         large = self._enlarged(mask.astype(np.uint8))
@@ -99,7 +99,7 @@ class Drawing:
         self._image = Image.fromarray(pixels)
 
     def tint_classes(
-        self, classes: NDArray[np.uint8], colours: Sequence[Colour], strength: float = 0.6
+        self, classes: NDArray[np.uint8], colours: Sequence[Rgb], strength: float = 0.6
     ) -> None:
         """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become
         dark grey.
@@ -117,7 +117,7 @@ class Drawing:
         self,
         classes: NDArray[np.uint8],
         names: Sequence[str],
-        colours: Sequence[Colour],
+        colours: Sequence[Rgb],
         least_share: float = 0.004,
     ) -> None:
         """Writes the name of each class into the thickest part of its largest region, if that is
@@ -147,7 +147,7 @@ class Drawing:
         self,
         box_xyxy: NDArray[np.float32],
         text: str,
-        colour: Colour,
+        colour: Rgb,
         *,
         dashed: bool = False,
         legend: str = "",
@@ -187,7 +187,7 @@ class Drawing:
             )
 
     def pose(
-        self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour
+        self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Rgb
     ) -> None:
         """Draws points (K, 3) x, y, visibility and the lines of the skeleton: points of 0 not at
         all, of 1 hollow.
@@ -213,14 +213,14 @@ class Drawing:
                 width=max(1, self._line // 2),
             )
 
-    def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
+    def caption(self, lines: Sequence[tuple[str, Rgb]]) -> None:
         """Writes lines of text from the top left corner, as many as fit."""
         height = self._text_size("A")[1]
         for line, (text, colour) in enumerate(lines):
             if (line + 1) * height <= self._image.height:
                 self._note(text, [(0, line * height)], colour)
 
-    def _note(self, text: str, corners: Sequence[tuple[float, float]], colour: Colour) -> None:
+    def _note(self, text: str, corners: Sequence[tuple[float, float]], colour: Rgb) -> None:
         """Adds a label with possible positions of its top left corner."""
         self._words.append(self._word(text, corners, colour, self._text_px))
 
@@ -228,7 +228,7 @@ class Drawing:
         self,
         text: str,
         corners: Sequence[tuple[float, float]],
-        colour: Colour,
+        colour: Rgb,
         text_px: int,
         *,
         of: "_Rectangle | None" = None,
@@ -263,7 +263,7 @@ class Drawing:
         draw: ImageDraw.ImageDraw,
         start: tuple[float, float],
         stop: tuple[float, float],
-        colour: Colour,
+        colour: Rgb,
         line: int,
     ) -> None:
         length = math.dist(start, stop)
@@ -289,7 +289,7 @@ class _Word:
 
     text: str
     places: tuple[_Rectangle, ...]
-    colour: Colour
+    colour: Rgb
     text_px: int
     of: _Rectangle | None
     legend: str

@@ -109,7 +109,7 @@ def area(counts: bytes, height: int, width: int) -> int:
     return int(rle.area({"size": [height, width], "counts": counts})) if counts else 0
 
 
-def box_of(counts: bytes, height: int, width: int) -> tuple[float, float, float, float]:
+def mask_box(counts: bytes, height: int, width: int) -> tuple[float, float, float, float]:
     """The xyxy box in pixels around an object; four zeros if it is empty."""
     if not counts:
         return (0.0, 0.0, 0.0, 0.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.appearance import Colour, font, is_light
+from mtl_ray.geometry.appearance import Rgb, font, is_light
 from mtl_ray.geometry.cameras import clip_segments
 
 _Rectangle = tuple[float, float, float, float]
@@ -22,7 +22,7 @@ def draw_wires(
     image: NDArray[np.uint8],
     wires: Sequence[NDArray[np.float64]],
     names: Sequence[str],
-    colours: Sequence[Colour],
+    colours: Sequence[Rgb],
     scores: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
     """A copy of an image with objects drawn on it.
@@ -39,7 +39,7 @@ def draw_wires(
     drawn = image.copy()
     text_px = int(np.clip(max(height, width) / 62, 12, 20))
     thick = max(2, round(max(height, width) / 600))
-    labels: list[tuple[str, str, Colour, _Rectangle]] = []
+    labels: list[tuple[str, str, Rgb, _Rectangle]] = []
     for index in reversed(range(len(wires))):
         shown = clip_segments(wires[index], (0.0, 0.0), (width - 1.0, height - 1.0))
         if not len(shown):
@@ -60,7 +60,7 @@ def draw_wires(
 
 def _write_labels(
     draw: ImageDraw.ImageDraw,
-    labels: Sequence[tuple[str, str, Colour, _Rectangle]],
+    labels: Sequence[tuple[str, str, Rgb, _Rectangle]],
     size: tuple[int, int],
     text_px: int,
 ) -> None:
@@ -68,7 +68,7 @@ def _write_labels(
     objects = np.array([around for *_, around in labels], np.float64).reshape(-1, 4)
     taken = np.zeros((0, 4), np.float64)
     named: set[str] = set()
-    missing: dict[str, Colour] = {}
+    missing: dict[str, Rgb] = {}
     for text, name, colour, around in labels:
         places = [
             place
@@ -114,7 +114,7 @@ def _size(text: str, text_px: int) -> tuple[float, float]:
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, text: str, colour: Colour, place: _Rectangle, text_px: int
+    draw: ImageDraw.ImageDraw, text: str, colour: Rgb, place: _Rectangle, text_px: int
 ) -> None:
     draw.rectangle(place, fill=colour)
     ink = (0, 0, 0) if is_light(colour) else (255, 255, 255)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.geometry.panels import beneath, grid, jpeg
-from mtl_ray.inference.places import Datum, FileDatum
+from mtl_ray.inference.places import FileDatum, ReadableDatum
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import TooLargeError
@@ -46,7 +46,7 @@ def predict_files(
 
 def predict_data(
     predictor: Predictor,
-    data: Sequence[Datum],
+    data: Sequence[ReadableDatum],
     out: str,
     score_threshold: float,
     max_pixels: int = MAX_PIXELS,
@@ -77,7 +77,7 @@ def predict_data(
     entries: list[dict[str, Any]] = []
     unreadable: list[tuple[str, str]] = []
     while group := list(islice(named, BATCH)):
-        raws: list[tuple[Datum, str, Any]] = []
+        raws: list[tuple[ReadableDatum, str, Any]] = []
         for datum, name in group:
             try:
                 raws.append((datum, name, datum.read(max_pixels)))

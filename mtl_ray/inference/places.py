@@ -14,7 +14,7 @@ from mtl_ray.shards.manifest import MANIFEST
 from mtl_ray.shards.split import Split, open_split
 
 
-class Datum(Protocol):
+class ReadableDatum(Protocol):
     """One datum of an input."""
 
     @property
@@ -42,7 +42,7 @@ class Datum(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FileDatum:
-    """A file; see ``Datum``.
+    """A file; see ``ReadableDatum``.
 
     Attributes:
         uri: its path or URI.
@@ -60,7 +60,7 @@ class FileDatum:
         return self.uri
 
     def read(self, limit: int) -> Any:
-        """See ``Datum``."""
+        """See ``ReadableDatum``."""
         kind = self.canvas.input
         data = storage.read(self.uri)
         kind.check_name(data, self.uri)
@@ -77,7 +77,7 @@ class FileDatum:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDatum:
-    """A sample of a split; see ``Datum``.
+    """A sample of a split; see ``ReadableDatum``.
 
     Attributes:
         split: the split.
@@ -100,12 +100,12 @@ class SampleDatum:
         return storage.join(self.split.uri, MANIFEST)
 
     def read(self, limit: int) -> Any:
-        """See ``Datum``."""
+        """See ``ReadableDatum``."""
         kind = self.canvas.input
         return kind.decode(self.sample().inputs[kind.name], limit)
 
     def sample(self) -> Sample:
-        """See ``Datum``."""
+        """See ``ReadableDatum``."""
         return next(self.split.read(self.row, self.row + 1))
 
     def to_send(self) -> tuple[bytes, Mapping[str, str]]:
@@ -120,7 +120,7 @@ NO_LIMIT = 1 << 62
 
 def find_data(
     places: Sequence[str], canvas: AnyCanvas, options: Mapping[str, str] | None = None
-) -> list[Datum]:
+) -> list[ReadableDatum]:
     """The data at some places, in their order; a file that is named twice once.
 
     Args:
@@ -134,7 +134,7 @@ def find_data(
     """
     kind, how = canvas.input, dict(options or {})
     kind.file_reader(canvas, how)
-    found: dict[tuple[str, int], Datum] = {}
+    found: dict[tuple[str, int], ReadableDatum] = {}
     for place in places:
         if storage.exists(storage.join(place, MANIFEST)):
             split = open_split(place)

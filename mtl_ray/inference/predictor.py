@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
 from mtl_ray.experiment import head_types
-from mtl_ray.inputs.input import AnyCanvas, placed
-from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import AnyCanvas, InputArrays, placed
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead, HeadKind, KnownHead
 

@@ -19,8 +19,7 @@ from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batc
 from mtl_ray.inference.windows import WindowGrid, WindowSum, batches
 from mtl_ray.inputs.frame import scaled
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.inputs.input import AnyCanvas, TooLargeError, empty_arrays
-from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import AnyCanvas, InputArrays, TooLargeError, empty_arrays
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import AnyHead
@@ -32,7 +31,7 @@ than one.
 """
 
 
-class Network(Protocol):
+class LocalPredictor(Protocol):
     """A predictor that holds its network itself: of a checkpoint or a bundle."""
 
     heads: Mapping[str, AnyHead]
@@ -71,7 +70,7 @@ def window_canvas(slide: SlideConfig, canvas: AnyCanvas, heads: Mapping[str, Any
     return replace(canvas, height=slide.crop[0], width=slide.crop[1])
 
 
-def predict_all(network: Network, raws: Sequence[Any]) -> list[Predictions]:
+def predict_all(network: LocalPredictor, raws: Sequence[Any]) -> list[Predictions]:
     """The predictions for each datum, in order: as a whole, class maps in windows if ``slide`` is
     set.
 
@@ -98,7 +97,7 @@ def predict_all(network: Network, raws: Sequence[Any]) -> list[Predictions]:
 
 
 def _class_maps(
-    network: Network, slide: SlideConfig, raw: NDArray[np.uint8], names: Sequence[str]
+    network: LocalPredictor, slide: SlideConfig, raw: NDArray[np.uint8], names: Sequence[str]
 ) -> dict[str, NDArray[np.uint8]]:
     """The class of each pixel of an image, by head."""
     image = _fit(raw, slide, network.canvas)
@@ -119,7 +118,7 @@ def _class_maps(
     return {name: total.result() for name, total in sums.items()}
 
 
-def _num_classes(network: Network, name: str) -> int:
+def _num_classes(network: LocalPredictor, name: str) -> int:
     head = network.heads[name]
     return len(head_vocabulary(head, network.vocabulary).classes[head.annotation])
 

@@ -10,8 +10,7 @@ from mtl_ray.experiment import predicting_heads
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.slide import predict_all, window_canvas
-from mtl_ray.inputs.input import AnyCanvas
-from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import AnyCanvas, InputArrays
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead

@@ -35,7 +35,7 @@ class Camera:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Calibration:
+class SensorCalibration:
     """What is known of the sensors of one frame.
 
     Attributes:
@@ -76,7 +76,7 @@ class Calibration:
         return json.dumps(content, separators=(",", ":"))
 
     @staticmethod
-    def from_json(text: str) -> "Calibration":
+    def from_json(text: str) -> "SensorCalibration":
         """The inverse of ``to_json``.
 
         Raises:
@@ -94,7 +94,7 @@ class Calibration:
                 )
                 for each in content.get("cameras", [])
             )
-            return Calibration(
+            return SensorCalibration(
                 benchmark=str(content.get("benchmark", "")),
                 cameras=cameras,
                 lidar_to_ego=_optional(content.get("lidar_to_ego"), (4, 4)),
@@ -132,7 +132,7 @@ class EncodedPoints:
 
     data: bytes
     features: tuple[str, ...] = ("x", "y", "z", "intensity")
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: SensorCalibration = field(default_factory=SensorCalibration)
     images: tuple[bytes, ...] = ()
 
 
@@ -148,7 +148,7 @@ class PointCloud:
 
     points: NDArray[np.float32]
     features: tuple[str, ...] = ("x", "y", "z", "intensity")
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: SensorCalibration = field(default_factory=SensorCalibration)
 
     def with_points(self, points: NDArray[np.float32]) -> "PointCloud":
         """The same with other points."""

@@ -16,7 +16,7 @@ from mtl_ray.geometry.rotated_iou import bev_intersections
 from mtl_ray.inputs.point_cloud import PointCloud
 from mtl_ray.inputs.points import select_features
 from mtl_ray.loading.cloud_config import MoveObjects, PasteObjects
-from mtl_ray.loading.moves import between
+from mtl_ray.loading.moves import random_integer
 from mtl_ray.loading.object_bank import ObjectBank
 from mtl_ray.loading.scene import Scene
 
@@ -117,7 +117,7 @@ def _drawn(
         missing = wanted - int((part.classes == bank.label(name)).sum())
         rows = bank.rows(name, transform.least(name)).tolist()
         for place in range(min(max(missing, 0), len(rows))):
-            chosen = place + between(rng, len(rows) - 1 - place)  # Fisher and Yates
+            chosen = place + random_integer(rng, len(rows) - 1 - place)  # Fisher and Yates
             rows[place], rows[chosen] = rows[chosen], rows[place]
             drawn.append(rows[place])
     return np.array(drawn, np.int64)

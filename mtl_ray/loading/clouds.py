@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.motion import Motion
-from mtl_ray.inputs.point_cloud import Calibration, PointCloud
+from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration
 from mtl_ray.loading.cloud_config import (
     CloudTransform,
     DropPoints,
@@ -51,11 +51,11 @@ def changed_cloud(
         case DropPoints():
             return drop_points(scene, transform, rng)
         case ShufflePoints():
-            order = generator(rng).permutation(len(scene.cloud.points))
+            order = numpy_generator(rng).permutation(len(scene.cloud.points))
             return with_points(scene, scene.cloud.points[order])
 
 
-def generator(rng: random.Random) -> np.random.Generator:
+def numpy_generator(rng: random.Random) -> np.random.Generator:
     """A NumPy generator, for numbers of each point."""
     return np.random.default_rng(rng.getrandbits(64))
 
@@ -83,7 +83,7 @@ def moved(scene: Scene, motion: Motion) -> Scene:
     return scene.changed(raw, lambda kind, part: kind.move(part, motion))
 
 
-def moved_calibration(calibration: Calibration, motion: Motion) -> Calibration:
+def moved_calibration(calibration: SensorCalibration, motion: Motion) -> SensorCalibration:
     """Cameras, poses and the ground, as they are for points that were moved: a moved point has the
     pixels in each image that it had before.
     """
@@ -115,5 +115,5 @@ def drop_points(scene: Scene, transform: DropPoints, rng: random.Random) -> Scen
     """Without a random share of the points; those that stay keep their order."""
     points = scene.cloud.points
     share = rng.uniform(*transform.share)
-    kept = generator(rng).random(len(points)) >= share
+    kept = numpy_generator(rng).random(len(points)) >= share
     return with_points(scene, points[kept])

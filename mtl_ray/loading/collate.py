@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.scene import InvalidSample, Kind, Scene
+from mtl_ray.loading.scene import AnyKind, InvalidSample, Scene
 from mtl_ray.samples import Vocabulary
 
 
@@ -28,7 +28,7 @@ class BatchSlot:
     """
 
     key: str
-    parts: Mapping[Kind, Any] = field(default_factory=dict)
+    parts: Mapping[AnyKind, Any] = field(default_factory=dict)
     known_classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     invalid: tuple[InvalidSample, ...] = ()
 
@@ -88,7 +88,7 @@ class Collator:
     """
 
     vocabulary: Vocabulary
-    kinds: Sequence[Kind]
+    kinds: Sequence[AnyKind]
     fields: Mapping[str, frozenset[str]]
     pinned: bool
 
@@ -100,7 +100,7 @@ class Collator:
         )
 
     def _targets(
-        self, kind: Kind, slots: Sequence[BatchSlot], rule: AnyCanvas
+        self, kind: AnyKind, slots: Sequence[BatchSlot], rule: AnyCanvas
     ) -> dict[str, Tensor]:
         parts = [slot.parts.get(kind) for slot in slots]
         classes = self.vocabulary.classes[kind.name]

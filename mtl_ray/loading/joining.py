@@ -12,8 +12,8 @@ from mtl_ray.annotations.annotation import Region
 from mtl_ray.inputs.frame import scaled
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import CopyPaste, Mixup, Mosaic
-from mtl_ray.loading.moves import beside, between, span
-from mtl_ray.loading.scene import Kind, Scene
+from mtl_ray.loading.moves import beside, random_integer, span
+from mtl_ray.loading.scene import AnyKind, Scene
 
 
 def mosaic(scenes: Sequence[Scene], transform: Mosaic, rng: random.Random, rule: Canvas) -> Scene:
@@ -70,7 +70,7 @@ def mosaic(scenes: Sequence[Scene], transform: Mosaic, rng: random.Random, rule:
 
 
 def _joined(
-    kind: Kind,
+    kind: AnyKind,
     scenes: Sequence[Scene],
     regions: Sequence[tuple[Region, tuple[int, int]]],
     rule: Canvas,
@@ -150,7 +150,7 @@ def copy_paste(
 
     def choose(count: int) -> NDArray[np.int64]:
         order = np.argsort([rng.random() for _ in range(count)], kind="stable")
-        return order[: 1 + between(rng, min(count, transform.max_objects) - 1)]
+        return order[: 1 + random_integer(rng, min(count, transform.max_objects) - 1)]
 
     for cutter, part in other.parts.items():
         found = cutter.cut_out(part, *scene.hw, choose) if cutter in scene.parts else None
@@ -174,6 +174,6 @@ def copy_paste(
     )
 
 
-def _annotated(parts: Mapping[Kind, object]) -> dict[Kind, object]:
+def _annotated(parts: Mapping[AnyKind, object]) -> dict[AnyKind, object]:
     """Without the kinds that count as not annotated now."""
     return {kind: part for kind, part in parts.items() if part is not None}

@@ -18,7 +18,7 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.collate import BatchSlot, Collator, InputBuffers
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.loading.plan import BatchPlan, plan_batch
-from mtl_ray.loading.prepare import Fields, Preparer
+from mtl_ray.loading.prepare import FurtherFields, Preparer
 from mtl_ray.loading.reader import Address, Reader
 from mtl_ray.loading.scene import InvalidSample
 
@@ -60,7 +60,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         cursor: int = 0,
-        fields: Fields | None = None,
+        fields: FurtherFields | None = None,
     ) -> None:
         """Opens ``data.train``.
 

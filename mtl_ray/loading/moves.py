@@ -69,7 +69,7 @@ def random_crop(scene: Scene, transform: RandomCrop, rng: random.Random) -> Scen
     aspect = math.exp(rng.uniform(math.log(transform.aspect[0]), math.log(transform.aspect[1])))
     crop_h = min(height, max(1, round(height * math.sqrt(area / aspect))))
     crop_w = min(width, max(1, round(width * math.sqrt(area * aspect))))
-    top, left = between(rng, height - crop_h), between(rng, width - crop_w)
+    top, left = random_integer(rng, height - crop_h), random_integer(rng, width - crop_w)
     return crop(scene, top, left, crop_h, crop_w, transform.min_visible)
 
 
@@ -81,16 +81,16 @@ def zoom(scene: Scene, transform: Zoom, rng: random.Random, grey: int) -> Scene:
     scale = rng.uniform(*transform.scale)
     frame_h, frame_w = max(1, round(height / scale)), max(1, round(width / scale))
     if scale >= 1:
-        top, left = between(rng, height - frame_h), between(rng, width - frame_w)
+        top, left = random_integer(rng, height - frame_h), random_integer(rng, width - frame_w)
         return crop(scene, top, left, frame_h, frame_w, transform.min_visible)
-    top, left = between(rng, frame_h - height), between(rng, frame_w - width)
+    top, left = random_integer(rng, frame_h - height), random_integer(rng, frame_w - width)
     return pad(scene, top, left, frame_h, frame_w, grey)
 
 
 def short_side(scene: Scene, transform: Resize, rng: random.Random, rule: Canvas) -> Scene:
     """The whole scene at a random length of its shorter side, in the corner of the canvas."""
     least, most = transform.short_side
-    length = least + transform.step * between(rng, (most - least) // transform.step)
+    length = least + transform.step * random_integer(rng, (most - least) // transform.step)
     height, width = scene.hw
     scale = min(
         length / min(height, width),
@@ -124,7 +124,7 @@ def _part(
     scale = rng.uniform(*scales) * min(room_hw[0] / height, room_hw[1] / width)
     shown_h, part_h = span(height, room_hw[0], scale)
     shown_w, part_w = span(width, room_hw[1], scale)
-    top, left = between(rng, height - shown_h), between(rng, width - shown_w)
+    top, left = random_integer(rng, height - shown_h), random_integer(rng, width - shown_w)
     if (shown_h, shown_w) != (height, width):
         scene = crop(scene, top, left, shown_h, shown_w, min_visible)
     return resize(scene, part_h, part_w)
@@ -153,11 +153,11 @@ def beside(
     if rng.random() < flip_p:
         part = flip(part, "horizontal")
     height, width = part.hw
-    top, left = between(rng, hw[0] - height), between(rng, hw[1] - width)
+    top, left = random_integer(rng, hw[0] - height), random_integer(rng, hw[1] - width)
     return pad(part, top, left, *hw, grey)
 
 
-def between(rng: random.Random, most: int) -> int:
+def random_integer(rng: random.Random, most: int) -> int:
     """An integer from 0 to ``most``, each as likely; ``Random.random`` alone is promised to stay
     the same between Pythons.
     """

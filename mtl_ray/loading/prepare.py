@@ -17,7 +17,7 @@ from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import InvalidSample, Scene, SceneRule
 from mtl_ray.shards.order import key_of
 
-Fields = Mapping[str, frozenset[str]]
+FurtherFields = Mapping[str, frozenset[str]]
 """By kind of annotation, the further arrays that some head reads."""
 
 
@@ -32,7 +32,7 @@ class Prepared:
     invalid: tuple[InvalidSample, ...]
 
 
-def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneRule]:
+def scene_rules(data: DataConfig, reader: Reader, fields: FurtherFields) -> list[SceneRule]:
     """How the samples of each split become scenes."""
     fields = _with_cut(data, reader, fields)
     return [
@@ -48,7 +48,7 @@ def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneR
     ]
 
 
-def _with_cut(data: DataConfig, reader: Reader, fields: Fields) -> Fields:
+def _with_cut(data: DataConfig, reader: Reader, fields: FurtherFields) -> FurtherFields:
     """The further arrays that heads read, and those that copy-paste needs."""
     sources = range(len(reader.label_spaces))
     changes = (each for source in sources for each in data.augment_of(source))
@@ -67,7 +67,7 @@ class Preparer:
         partners: how many other samples it needs for one.
     """
 
-    def __init__(self, data: DataConfig, reader: Reader, seed: int, fields: Fields) -> None:
+    def __init__(self, data: DataConfig, reader: Reader, seed: int, fields: FurtherFields) -> None:
         """Keeps up to ``data.cache_mb`` of decoded scenes.
 
         Raises:

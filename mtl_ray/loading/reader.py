@@ -7,7 +7,7 @@ import numpy as np
 
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.join import join_vocabularies
-from mtl_ray.loading.scene import Kind
+from mtl_ray.loading.scene import AnyKind
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.sequence import Addresses, Sequence
 from mtl_ray.shards.split import Split, open_split
@@ -100,7 +100,7 @@ class Reader:
         return self._splits[source].read_row(block, row)
 
 
-def _kinds(splits: Items[Split], vocabulary: Vocabulary) -> list[Kind]:
+def _kinds(splits: Items[Split], vocabulary: Vocabulary) -> list[AnyKind]:
     """The kinds of annotation of the joined vocabulary, as the splits store them."""
     known = {kind.name: kind for split in splits for kind in split.annotations.values()}
     return [known[name] for name in vocabulary.classes]

@@ -12,7 +12,7 @@ from mtl_ray.inputs.input import Input
 from mtl_ray.inputs.point_cloud import PointCloud
 from mtl_ray.samples import Sample
 
-Kind = AnnotationKind[Any, Any]
+AnyKind = AnnotationKind[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class Scene:
     """
 
     raw: Any
-    parts: Mapping[Kind, Any]
+    parts: Mapping[AnyKind, Any]
     mirror: tuple[int, ...] = ()
     known_classes: Mapping[str, NDArray[np.bool_]]
     valid_hw: tuple[int, int] | None = None
@@ -63,7 +63,7 @@ class Scene:
         """The annotation of a kind by its name; None if it is not annotated."""
         return next((part for kind, part in self.parts.items() if kind.name == name), None)
 
-    def changed(self, raw: Any, change: Callable[[Kind, Any], Any]) -> "Scene":
+    def changed(self, raw: Any, change: Callable[[AnyKind, Any], Any]) -> "Scene":
         """Another input, and each annotation changed in the same way."""
         return replace(
             self,
@@ -94,7 +94,7 @@ class SceneRule:
     """
 
     input: Input[Any, Any, Any, Any]
-    kinds: Mapping[Kind, ClassMapper]
+    kinds: Mapping[AnyKind, ClassMapper]
     fields: Mapping[str, frozenset[str]]
     known_classes: Mapping[str, NDArray[np.bool_]]
     mirror: tuple[int, ...]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.models.config import TimmBackbone
-from mtl_ray.models.trunk import Backbone, evaluate
+from mtl_ray.models.trunk import Backbone, freeze_modes
 
 _PREFIXES = ("", "trunk.backbone.net.", "trunk.backbone.", "module.", "model.", "backbone.")
 STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
@@ -60,7 +60,7 @@ class TimmFeatures(Backbone):
     def train(self, mode: bool = True) -> "TimmFeatures":
         """What is frozen stays in evaluation mode, so its normalisation statistics stay too."""
         super().train(mode and not self.frozen)
-        evaluate(self, self._frozen(), norms=self.norm_eval)
+        freeze_modes(self, self._frozen(), norms=self.norm_eval)
         return self
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
@@ -152,10 +152,10 @@ def load_weights(net: nn.Module, uri: str) -> None:
     Raises:
         ValueError: if a parameter of the backbone is missing in the file or has another shape.
     """
-    fill(net, read_state_dict(uri), uri)
+    fill_backbone(net, read_state_dict(uri), uri)
 
 
-def fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def fill_backbone(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copies tensors into a backbone; ``source`` names them in errors, see ``load_weights``."""
     own = net.state_dict()
     prefix = next(

@@ -94,7 +94,9 @@ class SecFpn(Neck):
         self.strides = {self.name: round(reached[config.inputs[0]])}
         self.deblocks = nn.ModuleList(
             nn.Sequential(
-                resize(channels[level], width, factor, plain_equal=config.plain_equal),
+                resizing_convolution(
+                    channels[level], width, factor, plain_equal=config.plain_equal
+                ),
                 nn.BatchNorm2d(width, EPSILON, MOMENTUM),
                 nn.ReLU(inplace=True),
             )
@@ -119,7 +121,9 @@ class SecFpn(Neck):
         return renamed(tensors, [Rename(r"(?:pts_)?neck\.(.*)", r"\1")])
 
 
-def resize(inputs: int, outputs: int, factor: float, *, plain_equal: bool) -> nn.Module:
+def resizing_convolution(
+    inputs: int, outputs: int, factor: float, *, plain_equal: bool
+) -> nn.Module:
     """A convolution that enlarges a map ``factor`` times, kernel and stride being equal."""
     if factor > 1 or (factor == 1 and not plain_equal):
         size = round(factor)

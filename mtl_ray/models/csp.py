@@ -118,7 +118,7 @@ class ChannelAttention(nn.Module):
         return values * F.hardsigmoid(self.fc(values.mean(dim=(2, 3), keepdim=True)))
 
 
-class Block(nn.Module):
+class CspUnit(nn.Module):
     """A block of a CSP layer with as many outputs as inputs; see ``CspBlock``.
 
     Args:
@@ -175,7 +175,7 @@ class CspLayer(nn.Module):
         self.short_conv = ConvUnit(inputs, half, 1, norm)
         self.final_conv = ConvUnit(2 * half, outputs, 1, norm)
         self.blocks = nn.Sequential(
-            *(Block(half, kind, identity=identity, depthwise=depthwise) for _ in range(blocks))
+            *(CspUnit(half, kind, identity=identity, depthwise=depthwise) for _ in range(blocks))
         )
         self.attention = ChannelAttention(2 * half) if attention else nn.Identity()
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 CspBlock = Literal["darknet", "cspnext"]
 """darknet: 1x1 and 3x3 convolution (YOLOX). cspnext: 3x3 and depthwise 5x5 convolution (RTMDet)."""
-Level = Literal["C2", "C3", "C4", "C5"]
-Levels = Annotated[tuple[Level, ...], Field(min_length=1)]
+CspLevel = Literal["C2", "C3", "C4", "C5"]
+Levels = Annotated[tuple[CspLevel, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtl_ray.models.backbone import STRIDES, load_weights
 from mtl_ray.models.hybrid_config import HgNetV2Backbone
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
-from mtl_ray.models.trunk import Backbone, evaluate
+from mtl_ray.models.trunk import Backbone, freeze_modes
 
 PUBLISHED_AFFINE = ("b0", "b1", "b2", "b3")
 _HF = r"model\.backbone\.model\."
@@ -64,7 +64,7 @@ class HgNetV2(Backbone):
     def train(self, mode: bool = True) -> "HgNetV2":
         """What is frozen stays in evaluation mode, so its normalisation statistics stay too."""
         super().train(mode)
-        evaluate(self, self._frozen(), norms=False)
+        freeze_modes(self, self._frozen(), norms=False)
         return self
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ class SelfAttention(nn.Module):
         return cast(Tensor, self.o_proj(mixed.transpose(1, 2).reshape(batch, count, channels)))
 
 
-class EncoderLayer(nn.Module):
+class HybridEncoderLayer(nn.Module):
     """A transformer layer with normalisation after each part."""
 
     def __init__(self, config: HybridEncoderNeck) -> None:
@@ -204,19 +204,19 @@ class Aifi(nn.Module):
     def __init__(self, config: HybridEncoderNeck) -> None:
         super().__init__()
         self.temperature = config.temperature
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(HybridEncoderLayer(config) for _ in range(config.layers))
 
     def forward(self, level: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         tokens = level.flatten(2).transpose(1, 2)  # (B, H * W, C)
         height, width = level.shape[2:]
-        positions = sine_positions(height, width, level.shape[1], self.temperature, level.device)
+        positions = cell_positions(height, width, level.shape[1], self.temperature, level.device)
         for layer in self.layers:
             tokens = layer(tokens, positions)
         return tokens.transpose(1, 2).reshape(level.shape)
 
 
-def sine_positions(
+def cell_positions(
     height: int, width: int, channels: int, temperature: float, device: torch.device
 ) -> Tensor:
     """(1, H * W, channels) float32: sine and cosine of y, then of x, in cells."""

@@ -44,7 +44,7 @@ class Pillars(Backbone):
         stride).
         """
         grid = context.grid
-        check_points(self.point_features, values)
+        check_point_features(self.point_features, values)
         if grid.shape[2] != 1:
             raise ValueError(
                 f"the grid has {grid.shape[2]} cells along z, and pillars have one. Fix: "
@@ -170,7 +170,7 @@ def scatter_rows(rows: Tensor, cells: Tensor, batch: int, size: tuple[int, int])
     return canvas[:-1].view(batch, ny, nx, rows.shape[1]).permute(0, 3, 1, 2)
 
 
-def check_points(features: int, voxels: Tensor) -> None:
+def check_point_features(features: int, voxels: Tensor) -> None:
     """Raises a ValueError if the points of a batch have another number of features."""
     if voxels.shape[-1] != features:
         raise ValueError(

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import timm
 from torch import Tensor, nn
 
-from mtl_ray.models.backbone import fill, load_weights
+from mtl_ray.models.backbone import fill_backbone, load_weights
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.resnet_config import ResNetBackbone
-from mtl_ray.models.trunk import Backbone, evaluate
+from mtl_ray.models.trunk import Backbone, freeze_modes
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -71,7 +71,7 @@ class ResNet(Backbone):
                 net = timm.create_model(name, pretrained=True)
             except RuntimeError as error:
                 raise ValueError(f"model.backbone.pretrained={name!r}: {error}") from error
-            fill(self, net.state_dict(), name)
+            fill_backbone(self, net.state_dict(), name)
 
     def _frozen(self) -> list[nn.Module]:
         """Looked up by name: SyncBatchNorm may have taken the place of a layer."""
@@ -83,7 +83,7 @@ class ResNet(Backbone):
     def train(self, mode: bool = True) -> "ResNet":
         """Frozen parts, and with ``norm_eval`` all normalisation, stay in evaluation mode."""
         super().train(mode)
-        evaluate(self, self._frozen(), norms=self.norm_eval)
+        freeze_modes(self, self._frozen(), norms=self.norm_eval)
         return self
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from mtl_ray.models.birds_eye import EPSILON, MOMENTUM, make_stages, run_stages,
 from mtl_ray.models.head import Context
 from mtl_ray.models.imports import Imported, Program
 from mtl_ray.models.lidar_config import SecondBackbone
-from mtl_ray.models.pillars import check_points, imported_trunk, no_autocast, normalise_rows
+from mtl_ray.models.pillars import check_point_features, imported_trunk, no_autocast, normalise_rows
 from mtl_ray.models.sparse import (
     RuleBook,
     Sites,
@@ -62,7 +62,7 @@ class Second(Backbone):
                 "it visits depend on the data. Fix: a model with backbone 'pillars'"
             )
         grid = context.grid
-        check_points(self.point_features, values)
+        check_point_features(self.point_features, values)
         nx, ny, nz = grid.shape
         if nz != self.height:
             raise ValueError(

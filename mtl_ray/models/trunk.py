@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         return features
 
 
-def evaluate(root: nn.Module, frozen: Iterable[nn.Module], *, norms: bool) -> None:
+def freeze_modes(root: nn.Module, frozen: Iterable[nn.Module], *, norms: bool) -> None:
     """Puts parts of a module that is in training mode back into evaluation mode.
 
     Args:

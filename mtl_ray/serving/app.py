@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mtl_ray.serving.asgi import Receive, Send, lifespan, text_of
+from mtl_ray.serving.asgi import Receive, Send, header_text, lifespan
 from mtl_ray.serving.bodies import is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.keys import ONLY_KEY, ApiKey, Gate
@@ -129,7 +129,7 @@ class App:
             headers = {
                 **reply.headers,
                 **record.headers(),
-                **cors_headers(text_of(scope, b"origin"), self.limits.config.cors_origins),
+                **cors_headers(header_text(scope, b"origin"), self.limits.config.cors_origins),
             }
             head = [
                 (b"content-type", reply.type.encode()),
@@ -197,9 +197,9 @@ class App:
             model, named, version = place.partition("/versions/")
             asked = query.pop("version", None) if model in served.routes.shares else None
             key = self.limits.route(served, scope, model, version if named else asked)
-            request = served.service.check_request(key, query, text_of(scope, b"accept"))
+            request = served.service.check_request(key, query, header_text(scope, b"accept"))
             kind = served.service.predictors[key].canvas.input
-            content_type = text_of(scope, b"content-type")
+            content_type = header_text(scope, b"content-type")
             return await self.limits.with_body(
                 scope,
                 receive,

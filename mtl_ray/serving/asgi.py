@@ -18,7 +18,7 @@ they have sent the whole body.
 """
 
 
-def text_of(scope: Mapping[str, Any], name: bytes) -> str:
+def header_text(scope: Mapping[str, Any], name: bytes) -> str:
     """The value of a header as text; empty if it is not there."""
     return header_of(scope, name).decode("latin-1")
 

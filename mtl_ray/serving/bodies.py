@@ -17,7 +17,7 @@ from mtl_ray.inputs.input import Input
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
 
-Shape = Literal["one", "list", "predictions"]
+BodyShape = Literal["one", "list", "predictions"]
 AnyInput = Input[Any, Any, Any, Any]
 OVERHEAD_BYTES = 65_536
 """Most bytes of a body that are neither file nor base64: headers of a form, other JSON."""
@@ -47,7 +47,7 @@ class Body:
     """
 
     files: tuple[bytes, ...]
-    shape: Shape
+    shape: BodyShape
     names: tuple[str, ...] = ()
 
     @property

@@ -67,7 +67,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PipelineConfig:
+class ModelPipelineConfig:
     """A detector whose boxes a classifier labels, as one model."""
 
     detector: str
@@ -124,7 +124,7 @@ class ServeConfig:
     """Bundle URI by model name: /predictions/NAME; or {versions, weights} of a model with several
     versions.
     """
-    pipelines: dict[str, PipelineConfig] = Field(default_factory=dict)
+    pipelines: dict[str, ModelPipelineConfig] = Field(default_factory=dict)
     """Models composed of two others, by name: /predictions/NAME."""
     engine: str | None = None
     """The engine of all bundles, such as openvino:int8; by default the first of each."""

@@ -10,9 +10,9 @@ from typing import Any
 from mtl_ray.serving.asgi import (
     Receive,
     header_of,
+    header_text,
     in_time,
     read_whole,
-    text_of,
     while_connected,
 )
 from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit
@@ -81,7 +81,9 @@ class Limits:
         """
         allowed = (*methods, "OPTIONS")
         if scope["method"] == "OPTIONS":
-            cors = preflight_headers(text_of(scope, b"origin"), self.config.cors_origins, allowed)
+            cors = preflight_headers(
+                header_text(scope, b"origin"), self.config.cors_origins, allowed
+            )
             return Reply(body=b"", status=200, headers={"Allow": ", ".join(allowed), **cors})
         if scope["method"] in methods:
             return None
@@ -129,7 +131,7 @@ class Limits:
         Raises:
             RequestError: if the body or the time is over its limit, or too many requests wait.
         """
-        if (coding := text_of(scope, b"content-encoding")) not in ("", "identity"):
+        if (coding := header_text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({quoted(coding)}); send it as it is")
         with self.place() as deadline:
             data = await in_time(
@@ -182,7 +184,7 @@ class Limits:
         limit = (
             most + OVERHEAD_BYTES
             if kind is None
-            else body_limit(text_of(scope, b"content-type"), self.config)
+            else body_limit(header_text(scope, b"content-type"), self.config)
         )
         what = "tensors" if kind is None else f"{kind.noun}s"
         data = await read_whole(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Vocabulary
-from mtl_ray.serving.config import PipelineConfig
+from mtl_ray.serving.config import ModelPipelineConfig
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.head_classes import head_vocabulary
@@ -38,7 +38,7 @@ class PipelinePredictor:
         boxes: str,
         classifier: Predictor,
         labels: str,
-        config: PipelineConfig,
+        config: ModelPipelineConfig,
     ) -> None:
         self.detector, self.classifier = detector, classifier
         self.boxes, self.labels = boxes, labels
@@ -78,7 +78,7 @@ class PipelinePredictor:
             for each in found
         ]
         crops = [
-            crop(raw, box, self.config.pad)
+            crop_box(raw, box, self.config.pad)
             for raw, each in zip(raws, kept, strict=True)
             for box in each.boxes_xyxy
         ]
@@ -90,7 +90,7 @@ class PipelinePredictor:
 
 
 def open_pipeline(
-    name: str, config: PipelineConfig, predictors: Mapping[str, Predictor]
+    name: str, config: ModelPipelineConfig, predictors: Mapping[str, Predictor]
 ) -> PipelinePredictor:
     """A pipeline of two of the served models.
 
@@ -133,7 +133,7 @@ def _boxes_of(prediction: Any) -> Detections:
     return prediction
 
 
-def crop(image: NDArray[np.uint8], box: NDArray[np.float32], pad: float) -> NDArray[np.uint8]:
+def crop_box(image: NDArray[np.uint8], box: NDArray[np.float32], pad: float) -> NDArray[np.uint8]:
     """The part of an image (H, W, 3) in a box (4,) xyxy, at least a pixel of it; ``pad`` is a share
     of the sides of the box.
     """

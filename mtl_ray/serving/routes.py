@@ -9,7 +9,7 @@ from mtl_ray.serving.reply import RequestError, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class RouteChoice:
     """What answers a request.
 
     Attributes:
@@ -38,7 +38,7 @@ class Routes:
         behind = {version_key(name, each) for name, all_ in self.shares.items() for each in all_}
         self.names = (*self.shares, *(key for key in keys if key not in behind))
 
-    def choose(self, model: str, version: str | None, request_id: str) -> Choice:
+    def choose(self, model: str, version: str | None, request_id: str) -> RouteChoice:
         """The predictor for a request; the same for the same id as long as the weights stay.
 
         Raises:
@@ -52,7 +52,7 @@ class Routes:
         if shares is None:
             if version is not None:
                 raise RequestError(404, f"the model {model!r} has no versions")
-            return Choice(key=model, model=model, version="")
+            return RouteChoice(key=model, model=model, version="")
         if version is None:
             version = _by_share(shares, request_id)
         elif version not in shares:
@@ -60,7 +60,7 @@ class Routes:
                 404,
                 f"the model {model!r} has no version {quoted(version)}; it has {_list(shares)}",
             )
-        return Choice(key=version_key(model, version), model=model, version=version)
+        return RouteChoice(key=version_key(model, version), model=model, version=version)
 
     def versions_of(self, model: str) -> dict[str, str]:
         """The keys of the predictors of a model, by version; the version is empty if there is only

@@ -31,7 +31,7 @@ from mtl_ray.serving.v2_model import TensorModel
 from mtl_ray.serving.v2_routes import OpenInference, Scope
 from mtl_ray.serving.versions import Generation
 
-Method = Callable[[Scope, bytes, Any], bytes]
+GrpcMethod = Callable[[Scope, bytes, Any], bytes]
 """Answers the message of a call; the last is grpc's context."""
 SPARE_CALLS = 16
 """Calls beyond the queue, which get our refusal; of still more, grpc says RESOURCE_EXHAUSTED."""
@@ -64,7 +64,7 @@ class GrpcServer:
         self.v2 = v2
         self.config = config
         self.queue = queue
-        self._methods: dict[str, Method] = {
+        self._methods: dict[str, GrpcMethod] = {
             "ServerLive": lambda *_: flag_message(True),
             "ServerReady": lambda *_: flag_message(True),
             "ServerMetadata": lambda *_: server_message(v2.server_metadata()),
@@ -164,7 +164,7 @@ class GrpcServer:
         with self.v2.limits.place() as deadline:
             return await self.v2.limits.in_time(self.v2.infer(served, model, call), deadline)
 
-    def _answering(self, name: str, method: Method) -> Callable[[bytes, Any], bytes]:
+    def _answering(self, name: str, method: GrpcMethod) -> Callable[[bytes, Any], bytes]:
         """A method whose calls are noted, and whose errors are a status and one sentence."""
 
         def answer(data: bytes, context: Any) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from mtl_ray.serving.asgi import text_of
+from mtl_ray.serving.asgi import header_text
 from mtl_ray.serving.limits import Limits
 from mtl_ray.serving.reply import Reply, RequestError, as_json, failed, quoted
 from mtl_ray.serving.v2_http import HEADER, HttpCall, as_error, header_bytes
@@ -98,7 +98,7 @@ class OpenInference:
     async def _infer(
         self, served: Generation, model: TensorModel, scope: Scope, receive: Any
     ) -> Reply:
-        stated = header_bytes(text_of(scope, HEADER.lower().encode()))
+        stated = header_bytes(header_text(scope, HEADER.lower().encode()))
 
         async def answer(body: bytes) -> Reply:
             call = HttpCall(model=model.name, version=model.version, body=body, header_bytes=stated)

@@ -171,7 +171,7 @@ def map_objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[Fou
             found.append(
                 FoundObject(
                     name=f"instance {value}",
-                    box_xyxy=masks.box_of(mask, height, width),
+                    box_xyxy=masks.mask_box(mask, height, width),
                     class_index=index[label],
                     area=float(masks.area(mask, height, width)),
                     crowd=value < 1000,

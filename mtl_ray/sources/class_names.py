@@ -52,7 +52,7 @@ def collect(labels: Iterable[str]) -> tuple[str, ...]:
     found = set(labels)
     plain = {plain_number(label) for label in found}
     if found and all(label.isdecimal() and int(label) < MOST_CLASSES for label in plain):
-        return numbered(max(map(int, plain)))
+        return numbered_classes(max(map(int, plain)))
     return tuple(sorted(found))
 
 
@@ -67,7 +67,7 @@ def plain_number(label: str) -> str:
     return str(int(number)) if number == number // 1 and abs(number) < MOST_CLASSES else label
 
 
-def numbered(highest: int) -> tuple[str, ...]:
+def numbered_classes(highest: int) -> tuple[str, ...]:
     """Names of classes that are known as numbers 0 to ``highest``."""
     return tuple(str(number) for number in range(highest + 1))
 
@@ -112,7 +112,7 @@ UNREADABLE = "\ufffd"
 """Replaces bytes that are invalid in the encoding of a text."""
 
 
-def text_of(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     """The text of a file in UTF-8 or the encoding of its byte order mark, without NUL bytes at the
     end (truncated writes).
 

@@ -115,7 +115,7 @@ def _object(
 def _box(box: Any, mask: bytes, height: int, width: int) -> tuple[float, float, float, float]:
     """The box as xyxy; the box of the mask if the annotation has none."""
     if not box and mask:
-        return masks.box_of(mask, height, width)
+        return masks.mask_box(mask, height, width)
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"its box is not four numbers: {shown(box)}")
     if any(isinstance(value, float) and number(value) is None for value in box):

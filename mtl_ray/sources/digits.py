@@ -175,7 +175,7 @@ def _sample(scene: _Scene, key: str) -> Reading:
         found.append(
             FoundObject(
                 name=f"digit {number}",
-                box_xyxy=masks.box_of(counts, size, size),
+                box_xyxy=masks.mask_box(counts, size, size),
                 class_index=digit,
                 id=number,
                 area=float(mask.sum()),

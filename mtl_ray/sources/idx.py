@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import find_class_names, numbered
+from mtl_ray.sources.class_names import find_class_names, numbered_classes
 from mtl_ray.sources.config import Idx
 from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
@@ -104,7 +104,7 @@ def _parse(data: bytes, uri: str, dimensions: int) -> NDArray[np.uint8]:
 def _numbers(root: str) -> tuple[str, ...]:
     """Class names 0 to the highest label of any split."""
     files = [name for name in storage.names(root) if re.search(r"labels.*idx1", name)]
-    return numbered(
+    return numbered_classes(
         max(
             int(_parse(storage.read(storage.join(root, name)), name, 1).max(initial=0))
             for name in files

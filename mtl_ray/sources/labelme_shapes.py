@@ -30,8 +30,8 @@ NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
 _QUADRILATERALS = ("rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _WITHOUT_AREA = ("line", "linestrip", "polyline", "point", "points")
 
-Shape = Mapping[str, Any]
-Group = list[tuple[str, Shape]]
+LabelmeShape = Mapping[str, Any]
+Group = list[tuple[str, LabelmeShape]]
 
 
 def label_of(shape: object) -> str:
@@ -85,7 +85,7 @@ def _why_no_object(shape: object, label: str) -> str:
     return unknown_class(label)
 
 
-def _group_of(shape: Shape, number: int) -> str | int:
+def _group_of(shape: LabelmeShape, number: int) -> str | int:
     """A key of the group of a shape; the shape's number if it has no group."""
     group = shape.get("group_id")
     if group is None or group == "":
@@ -134,7 +134,7 @@ def _union(
     )
 
 
-def _kind_of(shape: Shape) -> str:
+def _kind_of(shape: LabelmeShape) -> str:
     """The kind of a shape; files before labelme 3 do not state it.
 
     Raises:
@@ -149,7 +149,7 @@ def _kind_of(shape: Shape) -> str:
     return kind.strip().lower()
 
 
-def _points(shape: Shape) -> Points:
+def _points(shape: LabelmeShape) -> Points:
     given = shape.get("points")
     if not isinstance(given, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in given
@@ -158,7 +158,7 @@ def _points(shape: Shape) -> Points:
     return points_of([x for x, _ in given], [y for _, y in given])
 
 
-def _polygon(shape: Shape) -> Points:
+def _polygon(shape: LabelmeShape) -> Points:
     """The corners of a shape.
 
     Raises:
@@ -181,7 +181,7 @@ def _polygon(shape: Shape) -> Points:
     raise ValueError(f"too {'few' if few else 'many'} points: a {kind} of {len(points)}")
 
 
-def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) -> FoundObject:
+def _mask(shape: LabelmeShape, name: str, class_index: int, height: int, width: int) -> FoundObject:
     """An object of a shape with a small mask image, whose top left corner is the first point."""
     corners = _points(shape)
     if len(corners) != 2:
@@ -210,7 +210,7 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
     coded = masks.encode_rle(whole)
     return FoundObject(
         name=name,
-        box_xyxy=masks.box_of(coded, height, width),
+        box_xyxy=masks.mask_box(coded, height, width),
         class_index=class_index,
         area=float(pixels.sum()),
         mask=coded,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.cityscapes_maps import COLOURS, SEMANTIC, train_ids
-from mtl_ray.sources.class_names import find_class_names, numbered
+from mtl_ray.sources.class_names import find_class_names, numbered_classes
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
@@ -133,7 +133,7 @@ def _names(
         return known, False
     counted = np.flatnonzero(present)
     highest = int(counted[~np.isin(counted, config.ignore)].max(initial=0))
-    return numbered(max(highest - 1, 0) if config.reduce_zero_label else highest), False
+    return numbered_classes(max(highest - 1, 0) if config.reduce_zero_label else highest), False
 
 
 def _is_binary(present: NDArray[np.bool_], config: SemanticPng) -> bool:

@@ -48,7 +48,7 @@ def load_coco(uri: str) -> dict[str, Any]:
     return content
 
 
-def names_of(content: Mapping[str, Any], field: str | None) -> list[str]:
+def image_names(content: Mapping[str, Any], field: str | None) -> list[str]:
     """The file name of each image, or another of its fields.
 
     Raises:

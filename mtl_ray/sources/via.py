@@ -27,7 +27,7 @@ from mtl_ray.sources.source import (
     fingerprint_of,
     unknown_class,
 )
-from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
+from mtl_ray.sources.via_regions import ViaRegion, class_of, find_attribute, polygon_of, shape_of
 
 _ONLY_CLASS = "object"
 _TRIED = 20
@@ -39,7 +39,7 @@ class _Entry:
     """An entry of a file: the name of an image, its regions, and its stated height and width."""
 
     name: str
-    regions: tuple[Region, ...]
+    regions: tuple[ViaRegion, ...]
     stated: tuple[int, int] | None
 
 
@@ -53,7 +53,7 @@ class _Record:
     present: bool
     error: str
     stated: tuple[int, int] | None
-    regions: tuple[tuple[str, Region | None], ...]
+    regions: tuple[tuple[str, ViaRegion | None], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,15 @@ _NUMBERS = (
     "theta",
 )
 
-Region = Mapping[str, Any]
+ViaRegion = Mapping[str, Any]
 
 
-def _attributes_of(region: Region) -> Mapping[str, Any]:
+def _attributes_of(region: ViaRegion) -> Mapping[str, Any]:
     found = region.get("region_attributes") if isinstance(region, dict) else None
     return found if isinstance(found, dict) else {}
 
 
-def find_attribute(regions: Iterable[Region]) -> str:
+def find_attribute(regions: Iterable[ViaRegion]) -> str:
     """The attribute that holds the class: the only one, or one with a usual name; "" if there are
     none.
 
@@ -48,7 +48,7 @@ def find_attribute(regions: Iterable[Region]) -> str:
     return next((each for each in sorted(known) if len(known) == 1 or each.lower() == usual[0]), "")
 
 
-def class_of(region: Region, attribute: str) -> str:
+def class_of(region: ViaRegion, attribute: str) -> str:
     """The class of a region: a text, or the only ticked checkbox; empty if it has none."""
     value = _attributes_of(region).get(attribute, "")
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def class_of(region: Region, attribute: str) -> str:
     )
 
 
-def shape_of(region: Region) -> Region | None:
+def shape_of(region: ViaRegion) -> ViaRegion | None:
     """The used fields of a region's shape."""
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     return (
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else None
 
 
-def polygon_of(shape: Region | None) -> Points:
+def polygon_of(shape: ViaRegion | None) -> Points:
     """The corners of a region.
 
     Raises:
@@ -106,7 +106,7 @@ def polygon_of(shape: Region | None) -> Points:
     raise ValueError(f"an unknown kind of shape: {shown(kind)}")
 
 
-def _number(shape: Region, name: str) -> float:
+def _number(shape: ViaRegion, name: str) -> float:
     if name not in shape:
         raise ValueError(f"a {shape['name']} without {name!r}")
     found = number(shape[name])

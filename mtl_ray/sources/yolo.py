@@ -6,17 +6,17 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import collect, find_class_names, read_class_names, text_of
+from mtl_ray.sources.class_names import collect, decode_text, find_class_names, read_class_names
 from mtl_ray.sources.folders import is_of_a_system, read_each
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.object_configs import Yolo
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.yolo_description import Description, merged, read_description
+from mtl_ray.sources.yolo_description import YoloDescription, merged, read_yolo_description
 from mtl_ray.sources.yolo_files import LABELS, find_labels, find_split_images
 from mtl_ray.sources.yolo_lines import (
     LineRule,
-    classes_in,
+    class_numbers,
     has_confidences,
     has_polygon,
     yolo_objects,
@@ -56,7 +56,7 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
         uri.removeprefix(root).lstrip("/"): stamp for uri, stamp in storage.stamps(root).items()
     }
     files = [path for path in stamps if not is_of_a_system(path)]
-    described = read_description(root, files)
+    described = read_yolo_description(root, files)
     if described.keypoints:  # some of their lines look like polygons
         raise ValueError(
             f"{root}: {described.file} has kpt_shape: YOLO keypoints are not supported; convert "
@@ -99,7 +99,7 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 def _class_names(
-    root: str, config: Yolo, described: Description, files: Sequence[str], beside: bool
+    root: str, config: Yolo, described: YoloDescription, files: Sequence[str], beside: bool
 ) -> tuple[str, ...]:
     """The names of the user, data.yaml or classes.txt; else the numbers in all label files of
     the dataset.
@@ -115,7 +115,7 @@ def _class_names(
         if path.lower().endswith(".txt") and part in f"/{path}"
     }
     return collect(
-        {str(number) for content in read_each(texts).values() for number in classes_in(content)}
+        {str(number) for content in read_each(texts).values() for number in class_numbers(content)}
     )
 
 
@@ -124,7 +124,9 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     file = record.labels or record.image
     try:
         text = (
-            text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
+            decode_text(storage.read(storage.join(layout.root, record.labels)))
+            if record.labels
+            else ""
         )
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mtl_ray import storage
-from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names, text_of
+from mtl_ray.sources.class_names import MOST_CLASSES, decode_text, read_class_names
 from mtl_ray.sources.paths import Tree
 from mtl_ray.sources.source import SkippedItem
 
@@ -28,7 +28,7 @@ _PATH_IN_QUOTES = re.compile(r"""^(\s*(?:-\s*|[\w-]+:\s*))"([^"\n]*\\[^"\n]*)"\s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Description:
+class YoloDescription:
     """The description of a dataset; empty if it has no such file.
 
     Attributes:
@@ -60,7 +60,7 @@ def aliases(split: str) -> tuple[str, ...]:
     return _ALIASES.get(split, (split,))
 
 
-def read_description(root: str, files: Sequence[str]) -> Description:
+def read_yolo_description(root: str, files: Sequence[str]) -> YoloDescription:
     """Reads data.yaml, or another YAML file of the root with names, or obj.data and obj.names.
 
     Args:
@@ -81,9 +81,9 @@ def read_description(root: str, files: Sequence[str]) -> Description:
     )
 
 
-def _of_yaml(root: str, name: str, files: Sequence[str]) -> Description:
+def _of_yaml(root: str, name: str, files: Sequence[str]) -> YoloDescription:
     said = _load(root, name)
-    return Description(
+    return YoloDescription(
         file=name,
         path=_text(said.get("path")),
         splits={
@@ -99,7 +99,8 @@ def _load(root: str, name: str) -> Mapping[str, Any]:
     uri = storage.join(root, name)
     try:
         text = _PATH_IN_QUOTES.sub(
-            lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri))
+            lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"),
+            decode_text(storage.read(uri)),
         )
         content = yaml.load(text, Loader=yaml.BaseLoader)  # creates only texts, lists and dicts
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -107,7 +108,7 @@ def _load(root: str, name: str) -> Mapping[str, Any]:
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
-def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> Description:
+def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> YoloDescription:
     """Lines "key = value" of obj.data, and its file of names."""
     said: dict[str, str] = {}
     for name in found:
@@ -122,12 +123,12 @@ def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> Descri
     splits = {
         key: [value] for key, value in said.items() if key not in ("names", "classes", "backup")
     }
-    return Description(file=file, splits=splits, names=names)
+    return YoloDescription(file=file, splits=splits, names=names)
 
 
 def _lines(uri: str) -> list[str]:
     try:
-        return text_of(storage.read(uri)).splitlines()
+        return decode_text(storage.read(uri)).splitlines()
     except ValueError:
         raise ValueError(f"{uri} is not UTF-8 text") from None
 

@@ -18,7 +18,7 @@ from mtl_ray.sources.folders import (
 )
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import SkippedItem
-from mtl_ray.sources.yolo_description import Description, aliases
+from mtl_ray.sources.yolo_description import YoloDescription, aliases
 
 LABELS = "labels"
 """Replaces "images" in the path of a label file."""
@@ -38,7 +38,7 @@ _SHOWN = 3
 
 
 def find_split_images(
-    root: str, split: str, described: Description, files: Sequence[str]
+    root: str, split: str, described: YoloDescription, files: Sequence[str]
 ) -> tuple[dict[str, str], list[SkippedItem]]:
     """The keys of a split's images by path in the root, from folders or lists.
 
@@ -95,7 +95,7 @@ def find_split_images(
 
 
 def _places(
-    split: str, described: Description, files: Sequence[str], images: Sequence[str]
+    split: str, described: YoloDescription, files: Sequence[str], images: Sequence[str]
 ) -> Iterator[str]:
     """The paths in the root that data.yaml refers to, often relative to another folder or
     machine.

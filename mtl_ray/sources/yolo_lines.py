@@ -56,7 +56,7 @@ def _numbers(line: bytes) -> list[float]:
         return []
 
 
-def classes_in(content: bytes) -> set[int]:
+def class_numbers(content: bytes) -> set[int]:
     """The class numbers in a label file, also if written as decimals (``1.0``)."""
     found = (numbers[0] for line in content.splitlines() if (numbers := _numbers(line)))
     return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}

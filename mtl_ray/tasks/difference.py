@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Fields = Mapping[str, NDArray[Any]]
+OutputArrays = Mapping[str, NDArray[Any]]
 """The output arrays of one head for one image, by name."""
 Sides = tuple[str, str]
 """The names of the first and the second in messages, such as torch and the bundle."""
@@ -97,8 +97,8 @@ def fields_of(prediction: Any) -> dict[str, NDArray[Any]]:
 
 
 def field_faults(
-    first: Fields,
-    second: Fields,
+    first: OutputArrays,
+    second: OutputArrays,
     known: Sequence[str],
     sides: Sides,
     per_object: Sequence[str] = (),
@@ -121,7 +121,11 @@ def field_faults(
 
 
 def _faults(
-    first: Fields, second: Fields, known: Sequence[str], sides: Sides, per_object: Sequence[str]
+    first: OutputArrays,
+    second: OutputArrays,
+    known: Sequence[str],
+    sides: Sides,
+    per_object: Sequence[str],
 ) -> Iterator[str]:
     counts = [len(side[per_object[0]]) for side in (first, second)] if per_object else [0, 0]
     for name in sorted(first.keys() | second.keys()):

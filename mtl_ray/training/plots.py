@@ -14,7 +14,7 @@ from mtl_ray import storage
 from mtl_ray.geometry.figures import curve_style, plain_log, png
 from mtl_ray.tasks.brief import brief
 
-Rows = Sequence[Mapping[str, Any]]
+LoggedRows = Sequence[Mapping[str, Any]]
 OTHER = {
     "mode",
     "epoch",
@@ -35,7 +35,7 @@ MOST_LOSSES = 12
 """In the figure of losses, the largest; the others are one curve, their sum."""
 
 
-def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> None:
+def draw_training_curves(rows: LoggedRows, uri: str, tasks: Mapping[str, object]) -> None:
     """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
     ``metrics-HEAD.png`` into a folder.
 
@@ -71,7 +71,7 @@ def draw_training_curves(rows: Rows, uri: str, tasks: Mapping[str, object]) -> N
         storage.write(storage.join(uri, f"{name}.png"), png(figure))
 
 
-def _losses(rows: Rows) -> Figure:
+def _losses(rows: LoggedRows) -> Figure:
     """The loss and its terms. Detectors with several decoder layers have dozens of them."""
     terms = [key for key in rows[-1] if key not in OTHER | {"loss"}]
     if len(terms) > MOST_LOSSES:
@@ -92,7 +92,7 @@ def _parts(names: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _curves(
-    rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False
+    rows: LoggedRows, names: Sequence[str], title: str, label: str, *, log: bool = False
 ) -> Figure:
     """One line for each name over the steps; steps without a value are left out."""
     with matplotlib.rc_context(sns.axes_style("whitegrid")):

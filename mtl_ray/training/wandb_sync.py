@@ -28,7 +28,7 @@ from mtl_ray.training.wandb_tracker import (
 
 ANSWER_S = 30
 """Seconds in which W&B's server must answer."""
-Watch = Callable[[Iterable[Mapping[str, Any]], int], Iterable[Mapping[str, Any]]]
+RowProgress = Callable[[Iterable[Mapping[str, Any]], int], Iterable[Mapping[str, Any]]]
 """Takes rows and their number, yields the rows, and shows the progress."""
 
 
@@ -49,7 +49,7 @@ class Sent:
     online: bool
 
 
-def sync(run: str, to: Mode | None, watch: Watch) -> Sent:
+def sync(run: str, to: Mode | None, watch: RowProgress) -> Sent:
     """Sends what W&B lacks of a run: curves, the newest images and plots, the best and last
     checkpoint, the pipeline's bundle.
 
@@ -157,7 +157,9 @@ def run_id_of(run: str) -> str:
     return checkpoint.read_state(found[-1].uri).run_id
 
 
-def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: Watch) -> None:
+def _replay(
+    tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: RowProgress
+) -> None:
     """Sends all rows, and with the last evaluation its images; those of earlier ones are not
     kept.
     """

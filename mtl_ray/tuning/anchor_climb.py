@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tuning.anchor_points import Points, Shapes
+from mtl_ray.tuning.anchor_points import BoxShapes, Shapes
 
 _MEMORY = 10
 _FARTHEST = 0.5
@@ -20,11 +20,11 @@ _DIRECTIONS = np.array(
     [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64
 )
 Vector = NDArray[np.float64]
-Pairs = deque[tuple[Vector, Vector]]
+LastMoves = deque[tuple[Vector, Vector]]
 """The last moves, and the change of the gradient with each."""
 
 
-def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
+def climb_anchors(points: BoxShapes, anchors: Shapes, rounds: int) -> Shapes:
     """Increases the mean overlap by L-BFGS on the logarithms of the sides, which stay in the range
     of the boxes.
 
@@ -45,7 +45,7 @@ def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
     ).T
     place = np.clip(np.log(anchors).ravel(), *limits)
     value, gradient = points.descent(place)
-    pairs: Pairs = deque(maxlen=_MEMORY)
+    pairs: LastMoves = deque(maxlen=_MEMORY)
     for _ in range(rounds):
         direction = -_curved(gradient, pairs)
         longest = max(float(abs(direction).max()), 1e-300)
@@ -67,7 +67,7 @@ def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
     return np.asarray(np.exp(place.reshape(-1, 2)))
 
 
-def _curved(gradient: Vector, pairs: Pairs) -> Vector:
+def _curved(gradient: Vector, pairs: LastMoves) -> Vector:
     """The gradient times an estimate of the inverse Hessian (two-loop recursion)."""
     found, shares = gradient.copy(), []
     for move, change in reversed(pairs):
@@ -81,7 +81,7 @@ def _curved(gradient: Vector, pairs: Pairs) -> Vector:
     return found
 
 
-def refine_by_steps(points: Points, anchors: Shapes) -> Shapes:
+def refine_by_steps(points: BoxShapes, anchors: Shapes) -> Shapes:
     """Moves one anchor at a time by smaller and smaller steps.
 
     Maxima lie at kinks, where the gradient does not lead further.

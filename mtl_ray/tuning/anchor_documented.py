@@ -8,7 +8,7 @@ boxes the size 0. Differential evolution starts anywhere on the canvas.
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tuning.anchor_points import Points, Shapes, reduced_points
+from mtl_ray.tuning.anchor_points import BoxShapes, Shapes, reduced_points
 from mtl_ray.tuning.anchors import COARSE, by_area
 
 ITERATIONS = 1000
@@ -34,7 +34,7 @@ def documented_kmeans(
     """
     if num == 1:
         return np.asarray(shapes.mean(axis=0, keepdims=True))
-    points = Points(shapes, np.ones(len(shapes)))
+    points = BoxShapes(shapes, np.ones(len(shapes)))
     anchors = shapes[np.random.default_rng(seed).integers(len(shapes), size=num)]
     nearest = np.zeros(len(shapes), np.int64)
     for _ in range(rounds):

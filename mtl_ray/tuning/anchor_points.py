@@ -44,7 +44,7 @@ def nearest_anchors(
     return index, overlap
 
 
-class Points:
+class BoxShapes:
     """Box shapes with weights.
 
     Attributes:
@@ -99,7 +99,7 @@ class Points:
         return -float((inter / union) @ self.weights), -gradient.ravel()
 
 
-def reduced_points(shapes: Shapes, cells: int) -> Points:
+def reduced_points(shapes: Shapes, cells: int) -> BoxShapes:
     """The boxes themselves if they are few, else the mean shape of each cell of a histogram.
 
     The edges of the cells are the mean of two grids: one with equal steps of the logarithm, one
@@ -111,12 +111,12 @@ def reduced_points(shapes: Shapes, cells: int) -> Points:
         cells: along each side.
     """
     if len(shapes) <= MOST_EXACT:
-        return Points(shapes, np.ones(len(shapes)))
+        return BoxShapes(shapes, np.ones(len(shapes)))
     flat = _cells(np.log(shapes[:, 0]), cells) * cells + _cells(np.log(shapes[:, 1]), cells)
     counts = np.bincount(flat, minlength=cells * cells)
     used = np.flatnonzero(counts)
     sums = [np.bincount(flat, shapes[:, side], minlength=cells * cells)[used] for side in (0, 1)]
-    return Points(np.stack(sums, axis=1) / counts[used, None], counts[used].astype(np.float64))
+    return BoxShapes(np.stack(sums, axis=1) / counts[used, None], counts[used].astype(np.float64))
 
 
 def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
@@ -129,7 +129,7 @@ def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
     return np.asarray(np.minimum((share + even) / 2 * cells, cells - 1).astype(np.int64)[fine])
 
 
-def spread_anchors(points: Points, num: int, rng: np.random.Generator) -> Shapes:
+def spread_anchors(points: BoxShapes, num: int, rng: np.random.Generator) -> Shapes:
     """Initial anchors (num, 2) that are far from each other (k-means++.
 
     Arthur and Vassilvitskii 2007).

@@ -25,7 +25,7 @@ from mtl_ray.tuning.anchors import (
     strides_of,
 )
 
-Method = Literal["fast", "kmeans", "de", "optuna"]
+SearchMethod = Literal["fast", "kmeans", "de", "optuna"]
 YOLOV3_LEVELS = ("P3", "P4", "P5")
 _YOLOV3 = (
     (10, 13),
@@ -85,7 +85,7 @@ class AnchorRequest:
     data: tuple[str, ...]
     num: int
     canvas: Canvas
-    method: Method = "fast"
+    method: SearchMethod = "fast"
     compat: bool = False
     seed: int = 0
     head: str = "boxes"

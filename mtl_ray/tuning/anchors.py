@@ -15,7 +15,7 @@ from mtl_ray.tasks.detection.options import FITTING_STRIDES, STRIDES_OF_AN_ANCHO
 from mtl_ray.tuning.anchor_climb import climb_anchors, refine_by_steps
 from mtl_ray.tuning.anchor_points import (
     CHUNK,
-    Points,
+    BoxShapes,
     Shapes,
     nearest_anchors,
     reduced_points,
@@ -103,7 +103,7 @@ def refine_anchors(shapes: Shapes, anchors: Shapes) -> Shapes:
     return by_area(refine_by_steps(finer, climb_anchors(finer, anchors, _LONG)))
 
 
-def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Shapes:
+def _exchanged(points: BoxShapes, anchors: Shapes, rng: np.random.Generator) -> Shapes:
     overlaps = points.overlaps(anchors)
     best = overlaps.max(axis=0)
     second = np.partition(overlaps, -2, axis=0)[-2] if len(anchors) > 1 else np.zeros(len(points))
@@ -145,7 +145,7 @@ def kmeans_anchors(
     return by_area(max(found, key=points.average))
 
 
-def _lloyd(points: Points, anchors: Shapes, rounds: int) -> Shapes:
+def _lloyd(points: BoxShapes, anchors: Shapes, rounds: int) -> Shapes:
     """Assigns and averages until nothing changes; an anchor without boxes does not move."""
     nearest = np.full(len(points), -1)
     for _ in range(rounds):

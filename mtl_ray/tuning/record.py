@@ -28,7 +28,7 @@ class Trial:
     number: int
     """From 0, without gaps."""
     parameters: dict[str, str | int | float]
-    """See ``space.Parameters``."""
+    """See ``space.TrialParameters``."""
     overrides: list[str]
     """``path=value``, which turn the config of the search into that of the trial; fitted anchors
     included."""
@@ -43,7 +43,7 @@ class Reported:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Result:
+class TrialResult:
     """The content of ``result.json``."""
 
     version: int = Field(default=1, ge=1, le=1)
@@ -75,7 +75,7 @@ class Records:
         """The URI of the run of a trial."""
         return storage.join(self.folder, trial_name(number))
 
-    def read(self) -> tuple[dict[int, Trial], dict[int, Result]]:
+    def read(self) -> tuple[dict[int, Trial], dict[int, TrialResult]]:
         """All trials, and the results of those that have ended, by number.
 
         Raises:
@@ -92,16 +92,16 @@ class Records:
                 f"{self.trial_uri(gap)} was removed: remove all of {self.uri} to search anew, or "
                 "set another runtime.name"
             )
-        results = {number: self._read(number, "result.json", Result) for number in there}
+        results = {number: self._read(number, "result.json", TrialResult) for number in there}
         return there, {number: result for number, result in results.items() if result is not None}
 
     def propose(self, trial: Trial) -> bool:
         """Writes the parameters of a trial; False if another process has taken the number."""
         return self._write(trial.number, "trial.json", Trial, trial)
 
-    def finish(self, number: int, result: Result) -> bool:
+    def finish(self, number: int, result: TrialResult) -> bool:
         """Writes the result of a trial; False if there is one already."""
-        return self._write(number, "result.json", Result, result)
+        return self._write(number, "result.json", TrialResult, result)
 
     def curve(self, number: int) -> list[Reported]:
         """The evaluations that a trial has written so far."""

@@ -13,7 +13,7 @@ from mtl_ray.tuning.search import Search
 from mtl_ray.tuning.space import trial_overlay
 
 
-def write_report(found: Search) -> list[str]:
+def write_search_report(found: Search) -> list[str]:
     """Writes trials.csv and trials.json, best.yaml (with several objectives also best-NNNN.yaml of
     each best trial) and the figures.
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from mtl_ray.tuning.config import Objective
 from mtl_ray.tuning.record import Reported
 
-Curve = Sequence[Reported]
+TrialReports = Sequence[Reported]
 """The evaluations of one trial, by epoch."""
 
 
-def asha(mine: Curve, others: Sequence[Curve], *, grace: float, reduction: float) -> bool:
+def asha(
+    mine: TrialReports, others: Sequence[TrialReports], *, grace: float, reduction: float
+) -> bool:
     """Asynchronous successive halving (Li et al. 2020, the variant that stops trials instead of
     pausing them).
 
@@ -39,7 +41,7 @@ def asha(mine: Curve, others: Sequence[Curve], *, grace: float, reduction: float
     return sum(value > mine[-1].value for value in came) >= stay
 
 
-def _new_rung(mine: Curve, grace: float, reduction: float) -> float | None:
+def _new_rung(mine: TrialReports, grace: float, reduction: float) -> float | None:
     """The highest rung that the newest evaluation is the first to reach."""
     before = mine[-2].epoch if len(mine) > 1 else 0.0
     rung, found = grace, None
@@ -50,11 +52,13 @@ def _new_rung(mine: Curve, grace: float, reduction: float) -> float | None:
     return found
 
 
-def _value_at(curve: Curve, epoch: float) -> float | None:
+def _value_at(curve: TrialReports, epoch: float) -> float | None:
     return next((report.value for report in curve if report.epoch >= epoch - 1e-9), None)
 
 
-def median(mine: Curve, others: Sequence[Curve], *, grace: float, enough: int = 4) -> bool:
+def median(
+    mine: TrialReports, others: Sequence[TrialReports], *, grace: float, enough: int = 4
+) -> bool:
     """The median stopping rule (Golovin et al. 2017, section 3.2.2).
 
     Args:
@@ -115,7 +119,7 @@ class TrialScheduler:
             return asha(mine, others, grace=self._grace, reduction=self._reduction)
         return self._rule == "median" and median(mine, others, grace=self._grace)
 
-    def _upward(self, curve: Curve) -> Curve:
+    def _upward(self, curve: TrialReports) -> TrialReports:
         """The curve with values of which larger ones are better."""
         return [Reported(epoch=each.epoch, value=self._sign * each.value) for each in curve]
 

@@ -14,8 +14,8 @@ from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
 from mtl_ray.tuning.anchors import by_level, fast_anchors
 from mtl_ray.tuning.config import Anchors, TuneConfig
-from mtl_ray.tuning.record import Records, Result, Trial, trial_name
-from mtl_ray.tuning.space import Parameters, check_space, override, overrides_of
+from mtl_ray.tuning.record import Records, Trial, TrialResult, trial_name
+from mtl_ray.tuning.space import TrialParameters, check_space, override, overrides_of
 from mtl_ray.tuning.study import Study
 
 MAY_CHANGE = ("trials", "concurrent", "max_failures")
@@ -95,7 +95,7 @@ class Search:
         self.trials[number] = trial
         return trial
 
-    def end(self, number: int, result: Result) -> None:
+    def end(self, number: int, result: TrialResult) -> None:
         """Records the result of a trial."""
         self.records.finish(number, result)
         self.results[number] = result
@@ -123,7 +123,7 @@ class Search:
         )
         return replace(config, runtime=runtime, schedule=schedule, tune=None)
 
-    def _overrides(self, parameters: Parameters) -> list[str]:
+    def _overrides(self, parameters: TrialParameters) -> list[str]:
         overrides = overrides_of(self.tune.space, parameters)
         heads = [path for path in parameters if isinstance(self.tune.space[path], Anchors)]
         if not heads:

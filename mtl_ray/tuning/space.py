@@ -14,24 +14,24 @@ from mtl_ray.experiment import experiment_type, read_experiment
 from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, Uniform, in_order
 
 Space = Mapping[str, Distribution]
-Value = str | int | float
-Parameters = dict[str, Value]
+ParameterValue = str | int | float
+TrialParameters = dict[str, ParameterValue]
 """The parameters of a trial by path: a number, or the name of a choice. Entries whose conditions do
 not hold are absent."""
-Pick = Callable[[str, Distribution], Value]
+Pick = Callable[[str, Distribution], ParameterValue]
 MOST_POINTS = 100_000
 
 
-def choose_parameters(space: Space, pick: Pick) -> Parameters:
+def choose_parameters(space: Space, pick: Pick) -> TrialParameters:
     """The parameters of a trial: calls ``pick`` for each entry whose conditions hold, in order."""
-    chosen: Parameters = {}
+    chosen: TrialParameters = {}
     for path in in_order(space):
         if _holds(space[path], space, chosen):
             chosen[path] = pick(path, space[path])
     return chosen
 
 
-def _holds(entry: Distribution, space: Space, chosen: Parameters) -> bool:
+def _holds(entry: Distribution, space: Space, chosen: TrialParameters) -> bool:
     """Whether each entry that this one depends on is present, with one of the wanted values (or
     names of choices).
     """
@@ -54,7 +54,7 @@ def choice_names(entry: Choice) -> dict[str, Any]:
     return {value if isinstance(value, str) else json.dumps(value): value for value in entry.values}
 
 
-def value_of(entry: Distribution, given: Value) -> Any:
+def value_of(entry: Distribution, given: ParameterValue) -> Any:
     """The value of a parameter in the config; for anchors their number."""
     return choice_names(entry)[str(given)] if isinstance(entry, Choice) else given
 
@@ -64,7 +64,7 @@ def override(path: str, value: Any) -> str:
     return f"{path}={json.dumps(value)}"
 
 
-def overrides_of(space: Space, chosen: Parameters) -> list[str]:
+def overrides_of(space: Space, chosen: TrialParameters) -> list[str]:
     """The parameters of a trial as overrides, without those of anchors, which must be fitted
     first.
     """
@@ -80,7 +80,7 @@ def trial_overlay(overrides: Sequence[str]) -> str:
     return dump(plain(override_tree(overrides, "trial")))
 
 
-def grid_values(entry: Distribution) -> list[Value]:
+def grid_values(entry: Distribution) -> list[ParameterValue]:
     """The values of an entry in a grid."""
     match entry:
         case Choice():
@@ -105,7 +105,7 @@ def grid_values(entry: Distribution) -> list[Value]:
             return [entry.low, *inner, entry.high]
 
 
-def grid_parameters(space: Space) -> list[Parameters]:
+def grid_parameters(space: Space) -> list[TrialParameters]:
     """All combinations. Those that differ only in entries whose conditions do not hold count once.
 
     Raises:
@@ -118,7 +118,7 @@ def grid_parameters(space: Space) -> list[Parameters]:
             f"the grid has {total} points, more than {MOST_POINTS}: take fewer points, or another "
             "sampler"
         )
-    found: dict[str, Parameters] = {}
+    found: dict[str, TrialParameters] = {}
     for row in itertools.product(*columns.values()):
         given = dict(zip(columns, row, strict=True))
         chosen = choose_parameters(space, lambda path, _, given=given: given[path])  # type: ignore[misc]

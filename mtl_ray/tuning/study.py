@@ -25,8 +25,14 @@ from mtl_ray.tuning.config import (
     TuneConfig,
     Uniform,
 )
-from mtl_ray.tuning.record import Reported, Result, Trial
-from mtl_ray.tuning.space import Parameters, Value, choice_names, choose_parameters, grid_parameters
+from mtl_ray.tuning.record import Reported, Trial, TrialResult
+from mtl_ray.tuning.space import (
+    ParameterValue,
+    TrialParameters,
+    choice_names,
+    choose_parameters,
+    grid_parameters,
+)
 
 EPOCH = 1000
 """Steps per epoch: Optuna's steps are whole numbers."""
@@ -48,7 +54,7 @@ class Study:
     """
 
     def __init__(
-        self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]
+        self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, TrialResult]
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config = config
@@ -68,7 +74,7 @@ class Study:
         """The number of trials of the complete search."""
         return len(self._grid) or self._config.trials
 
-    def add(self, trial: Trial, result: Result | None = None) -> None:
+    def add(self, trial: Trial, result: TrialResult | None = None) -> None:
         """Adds a trial of an earlier start, ended or not."""
         now = datetime.datetime.now()
         state = TrialState.RUNNING if result is None else _STATES[result.state]
@@ -91,7 +97,7 @@ class Study:
             )
         )
 
-    def propose(self, number: int) -> Parameters:
+    def propose(self, number: int) -> TrialParameters:
         """The parameters of trial ``number``, which then counts as running.
 
         They depend on the seed, the number and the other trials, not on the process.
@@ -104,7 +110,7 @@ class Study:
             trial = self.optuna.ask()
             assert trial.number == number
 
-            def pick(path: str, entry: Distribution) -> Value:
+            def pick(path: str, entry: Distribution) -> ParameterValue:
                 return _suggest(trial, path, optuna_distribution(entry))
 
             return choose_parameters(self._config.space, pick)
@@ -155,7 +161,7 @@ class Study:
             if shared
         ]
 
-    def finish(self, number: int, result: Result) -> None:
+    def finish(self, number: int, result: TrialResult) -> None:
         """Adds the result of a trial."""
         trial = optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
         for step, value in _intermediate(result.reports).items():
@@ -185,7 +191,7 @@ def optuna_distribution(entry: Distribution) -> BaseDistribution:
             return CategoricalDistribution(list(choice_names(entry)))
 
 
-def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Value:
+def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> ParameterValue:
     if isinstance(kind, FloatDistribution):
         return trial.suggest_float(path, kind.low, kind.high, log=kind.log)
     if isinstance(kind, IntDistribution):

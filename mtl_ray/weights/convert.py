@@ -124,7 +124,7 @@ def convert_weights(
             tuple(foreign.beside),
             (*_notes(foreign, None), note),
         )
-    tensors = fill(foreign.backbone, timm_model)
+    tensors = backbone_tensors(foreign.backbone, timm_model)
     used = {whole_name(foreign.backbone, name) for name in tensors}
     unused = (*(name for name in foreign.backbone if name not in used), *foreign.beside)
     backbone: dict[str, Any] = {"name": timm_model.name}
@@ -137,7 +137,7 @@ def convert_weights(
     )
 
 
-def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
+def backbone_tensors(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
     """The tensors of a backbone under its own names, from those of timm's whole model.
 
     Raises:
@@ -187,7 +187,7 @@ def _for_config(
         if isinstance(backbone, TimmBackbone)
         else (f"resnet{backbone.depth}", {})
     )
-    found = fill(foreign.backbone, TimmModel(name, options, shapes))
+    found = backbone_tensors(foreign.backbone, TimmModel(name, options, shapes))
     used = {whole_name(foreign.backbone, name) for name in found}
     tensors = {prefix + name: value for name, value in found.items()}
     offered = {

@@ -27,7 +27,7 @@ KINDS = (
 torchvision: ResNet, RegNet, Swin, ViT. timm: ViT, also from the JAX files of its authors, and
 ResNet. efficientnet: of efficientnet_pytorch and efficientnet_lite_pytorch. openmmlab: backbones of
 MMDetection, MMSegmentation and MMPretrain."""
-Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+NameRules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _TRUNK = r"trunk_output\.block(\d)\.block\d-(\d+)\."
@@ -46,7 +46,7 @@ class Family:
 
     name: str
     has: tuple[str, ...]
-    rules: Rules
+    rules: NameRules
     dropped: str = r"(?!)"
 
 
@@ -58,7 +58,7 @@ def _block(part: str) -> Callable[[re.Match[str]], str]:
     return lambda match: match.expand(f"s{match[1]}.b{int(match[2]) + 1}.{part}")
 
 
-def _same(*patterns: str) -> Rules:
+def _same(*patterns: str) -> NameRules:
     return tuple((f"({pattern})", r"\1") for pattern in patterns)
 
 

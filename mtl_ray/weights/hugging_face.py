@@ -20,7 +20,7 @@ _UNNAMED = re.compile(r"LABEL_\d+")
 """The names that transformers gives to classes without names."""
 
 
-class Description(NamedTuple):
+class ModelDescription(NamedTuple):
     """What the files beside weights say; None where they do not say it.
 
     Attributes:
@@ -56,7 +56,7 @@ def weight_files(uri: str) -> list[str] | None:
     return [storage.join(uri, name) for name in found]
 
 
-def read_description(uri: str) -> Description:
+def read_model_description(uri: str) -> ModelDescription:
     """What is said in the folder of a model, or beside a file of weights.
 
     Raises:
@@ -75,7 +75,7 @@ def read_description(uri: str) -> Description:
         mean, std = _normalisation(_read(uri)) or (None, None)
     except ValueError as error:
         raise ValueError(f"{uri}: {error}. Fix: correct it, or remove it") from error
-    return Description(classes, mean, std)
+    return ModelDescription(classes, mean, std)
 
 
 def _read(uri: str) -> dict[str, Any]:

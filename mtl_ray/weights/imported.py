@@ -77,7 +77,7 @@ def check_alone(network: ImportedNetwork, config: ExperimentConfig) -> None:
         )
 
 
-def report_of(network: ImportedNetwork) -> dict[str, Any]:
+def import_report(network: ImportedNetwork) -> dict[str, Any]:
     """The report as JSON."""
     return {
         "program": network.program,
@@ -91,9 +91,9 @@ def report_of(network: ImportedNetwork) -> dict[str, Any]:
     }
 
 
-def write_report(uri: str, network: ImportedNetwork) -> None:
-    """Writes ``report_of``."""
-    storage.write(uri, (json.dumps(report_of(network), indent=1) + "\n").encode())
+def write_import_report(uri: str, network: ImportedNetwork) -> None:
+    """Writes ``import_report``."""
+    storage.write(uri, (json.dumps(import_report(network), indent=1) + "\n").encode())
 
 
 def to_text(network: ImportedNetwork, most: int = 12) -> str:

@@ -15,7 +15,7 @@ from mtl_ray import storage
 from mtl_ray.models.imports import Program
 from mtl_ray.weights.box_generation import upgraded_boxes
 from mtl_ray.weights.foreign import upgraded_tensors
-from mtl_ray.weights.hugging_face import Description, read_description
+from mtl_ray.weights.hugging_face import ModelDescription, read_model_description
 from mtl_ray.weights.weights import Weights
 
 PROGRAMS: tuple[Program, ...] = get_args(Program)
@@ -97,7 +97,7 @@ def read_original(
     if program == "torchvision":  # its detectors know no other colours
         return Original(program, tensors, None, False, IMAGENET_MEAN, IMAGENET_STD, False)
     if program == "huggingface":
-        said = Description(None, None, None) if uri is None else read_description(uri)
+        said = ModelDescription(None, None, None) if uri is None else read_model_description(uri)
         names = None if said.classes is None else _distinct(said.classes)
         bgr = None if said.mean is None else False
         return Original(program, tensors, names, bgr, said.mean, said.std)
@@ -165,7 +165,7 @@ def _classes(meta: Mapping[Any, Any]) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def read_class_names(uri: str) -> tuple[str, ...]:
+def read_class_list(uri: str) -> tuple[str, ...]:
     """The classes in a file: a JSON list, or one name a line.
 
     Later classes of the same name (the N/A of torchvision's lists) get a number.

@@ -24,23 +24,23 @@ _BACKBONES: Mapping[Program, tuple[str, ...]] = {
 }
 
 
-class Part(NamedTuple):
+class ModulePart(NamedTuple):
     """A module of a network that is filled by itself, and what its names begin with."""
 
     prefix: str
     module: nn.Module
 
 
-def parts_of(model: Model) -> Iterator[Part]:
+def parts_of(model: Model) -> Iterator[ModulePart]:
     """Backbone, necks and heads."""
-    yield Part("trunk.backbone.", model.trunk.backbone)
+    yield ModulePart("trunk.backbone.", model.trunk.backbone)
     for name, neck in model.trunk.necks.items():
-        yield Part(f"trunk.necks.{name}.", neck)
+        yield ModulePart(f"trunk.necks.{name}.", neck)
     for name, head in model.heads.items():
-        yield Part(f"heads.{name}.", head)
+        yield ModulePart(f"heads.{name}.", head)
 
 
-def imported_part(part: Part, original: Original) -> dict[str, Imported]:
+def imported_part(part: ModulePart, original: Original) -> dict[str, Imported]:
     """The tensors of a file for a part, under the part's own names."""
     if isinstance(part.module, TimmFeatures):
         return _of_timm(part.module, original)

@@ -17,12 +17,12 @@ from mtl_ray.evaluation.data import SplitData
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.predictions_file import StoredPredictions
 from mtl_ray.evaluation.report import report
-from mtl_ray.inputs.point_cloud import Calibration, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
-from mtl_ray.tasks.lidar.confusion import MatchRule
+from mtl_ray.tasks.lidar.confusion import ConfusionRule
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.lidar.task import DETECTION_3D
@@ -91,7 +91,7 @@ def test_best_and_worst_are_drawn(pairs: Pairs, tmp_path: Path) -> None:
 
 def test_scores_of_clouds() -> None:
     value = truth(3)
-    calibration = Calibration()
+    calibration = SensorCalibration()
 
     def score(found: Detections3d) -> float:
         frame = nuscenes_frame(value, found, NAMES, calibration)
@@ -115,8 +115,8 @@ def test_scores_of_clouds() -> None:
 
 
 def test_confusion_by_overlap_and_by_distance(pairs: Pairs) -> None:
-    by_overlap = cloud_confusion(pairs, "objects", min_score=0.3, rule=MatchRule(overlap=0.5))
-    by_distance = cloud_confusion(pairs, "objects", min_score=0.3, rule=MatchRule(metres=2.0))
+    by_overlap = cloud_confusion(pairs, "objects", min_score=0.3, rule=ConfusionRule(overlap=0.5))
+    by_distance = cloud_confusion(pairs, "objects", min_score=0.3, rule=ConfusionRule(metres=2.0))
     assert by_distance.counts[:2, :2].sum() == 30  # all objects are near a detection
     assert by_distance.counts[0, 1] + by_distance.counts[1, 0] > 0
     assert by_overlap.counts[2].sum() > 0

@@ -5,7 +5,14 @@ size.
 import numpy as np
 import pytest
 
-from mtl_ray.analysis.corruptions import ALL, BENCHMARK, GROUPS, chosen, corrupt, generator
+from mtl_ray.analysis.corruptions import (
+    ALL,
+    BENCHMARK,
+    GROUPS,
+    chosen,
+    corrupt,
+    corruption_generator,
+)
 
 # Mean PSNR in dB of severities 1 to 5 upon picture(), each of 8 seeds, by the published functions
 # (imagecorruptions-imaug 1.1.5).
@@ -85,10 +92,10 @@ def test_black_and_white_images_stay_dark_and_light(name):
 @pytest.mark.parametrize("name", ALL)
 def test_random_numbers_belong_to_the_image_the_corruption_and_the_severity(name):
     image = picture(48, 64)
-    again = [corrupt(image, name, 3, generator(1, "a.jpg", name, 3)) for _ in range(2)]
+    again = [corrupt(image, name, 3, corruption_generator(1, "a.jpg", name, 3)) for _ in range(2)]
     assert (again[0] == again[1]).all()
     drawn = [
-        generator(*about).random()
+        corruption_generator(*about).random()
         for about in ((1, "a", name, 3), (2, "a", name, 3), (1, "b", name, 3), (1, "a", name, 4))
     ]
     assert len(set(drawn)) == 4

@@ -10,15 +10,15 @@ import pytest
 from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
-from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, Scene, measure_results
+from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, SampleTruth, measure_results
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.inputs.point_cloud import Calibration, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.sources.writers.kitti import NOMINAL
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, Racks
 from mtl_ray.tasks.lidar.results import KittiResults
 from tests.loading.clouds import cloud_sample, write_clouds
 
@@ -144,7 +144,7 @@ def test_results_of_a_vehicle_with_several_cameras(tmp_path: Path) -> None:
     cameras = tuple(replace(NOMINAL, name=f"image_{number}") for number in range(2))
     cloud = PointCloud(
         points=np.zeros((0, 4), np.float32),
-        calibration=Calibration(benchmark="kitti", cameras=cameras),
+        calibration=SensorCalibration(benchmark="kitti", cameras=cameras),
     )
     sample = Sample(
         key="000000",
@@ -186,7 +186,7 @@ def test_official_labels_as_results(shared_data: Path, tmp_path: Path) -> None:
     assert figures["KITTI/Car_BEV_AP40exact_moderate_loose"] == pytest.approx(100)
 
 
-def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[str, object]]]:
+def scene(rng: np.random.Generator, count: int = 12) -> tuple[SampleTruth, list[dict[str, object]]]:
     """A sample far from the origin, and its objects as entries of a results file."""
     vehicle = np.array([600.0, 1600.0, 0.0])
     labels = rng.integers(0, len(CLASSES), count)
@@ -195,7 +195,7 @@ def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[s
     velocity = rng.normal(0, 2, (count, 2))
     none = np.zeros((0, 3))
     racks = Racks(centres=none, rotations=np.zeros((0, 3, 3)), sizes=none)
-    truth = Columns(
+    truth = NuscenesColumns(
         classes=labels,
         centres=centres,
         sizes=sizes,
@@ -220,7 +220,7 @@ def scene(rng: np.random.Generator, count: int = 12) -> tuple[Scene, list[dict[s
         for row in range(count)
     ]
     judged = truth.judged(CLASSES, vehicle, racks)
-    return Scene(truth=judged, vehicle=vehicle, racks=racks), boxes
+    return SampleTruth(truth=judged, vehicle=vehicle, racks=racks), boxes
 
 
 def test_nuscenes_results_without_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from jobs.analyze.forward import main
 from jobs.run import run
-from mtl_ray.analysis.forward import OpenedNetwork, forward_arrays, open_network
+from mtl_ray.analysis.forward import OpenedNetwork, forward_arrays, open_inspected
 from mtl_ray.analysis.forward_arrays import batch_of, loss_name, read_arrays
 from mtl_ray.experiment import load_experiment
 from mtl_ray.models.head import Context
@@ -109,10 +109,10 @@ def test_heads_are_told_apart_by_their_names(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_weights_of_a_trunk_alone_give_features(tmp_path: Path) -> None:
     config = str(CONFIGS / "deeplabv3.yaml")
-    tensors = open_network(config, classes=5).model.trunk.state_dict(prefix="trunk.")
+    tensors = open_inspected(config, classes=5).model.trunk.state_dict(prefix="trunk.")
     save_file(tensors, tmp_path / "in.safetensors")
     found = forward_arrays(
-        open_network(config, str(tmp_path / "in.safetensors"), 5),
+        open_inspected(config, str(tmp_path / "in.safetensors"), 5),
         batch_of({"image": an_input()["image"]}),
     )
     assert {name: value.shape[2:] for name, value in found.items()} == {

@@ -18,11 +18,11 @@ from mtl_ray.analysis.robustness import (
     Cell,
     CellResult,
     RobustnessRequest,
+    benchmark_cells,
     cell_result,
-    cells_of,
     measure_cell,
 )
-from mtl_ray.analysis.robustness_file import read_results
+from mtl_ray.analysis.robustness_file import read_robustness
 from mtl_ray.analysis.robustness_report import robustness_json, robustness_text, summarise
 from mtl_ray.distributed import robustness as distributed
 from mtl_ray.distributed.robustness import measure_cells
@@ -163,7 +163,10 @@ def test_rows_are_shared_in_whole_batches(rows, batch, parts):
 
 @pytest.mark.jobs
 def test_ray_gives_what_one_process_gives(target, split, tmp_path, ray_session):
-    request, cells = RobustnessRequest(target=target, data=split, batch=4), cells_of(["snow"], [2])
+    request, cells = (
+        RobustnessRequest(target=target, data=split, batch=4),
+        benchmark_cells(["snow"], [2]),
+    )
     alone = measure_cells(request, cells, str(tmp_path / "one"), 1)
     both = measure_cells(request, cells, str(tmp_path / "two"), 2)
     assert list(both) == [CLEAN, Cell("snow", 2)]
@@ -277,22 +280,22 @@ def test_results_of_mmdetection_2_are_mappings_by_type_or_lists_by_class(tmp_pat
         "snow": {0: {"bbox": {"AP": 0.5, "AP50": 0.7}}, 2: {"bbox": {"AP": 0.25, "AP50": 0.35}}}
     }
     (tmp_path / "a.json").write_text(json.dumps(nested))
-    cells = read_results(str(tmp_path / "a.json"))
+    cells = read_robustness(str(tmp_path / "a.json"))
     assert cells[Cell("snow", 2)].figures == {"bbox/AP": 0.25, "bbox/AP50": 0.35}
     assert robustness_json(summarise(cells, ABOUT))["rPC"] == pytest.approx(0.5)
     listed = {"fog": {0: [{"ap": 0.5, "num_gts": 3}, {"ap": 0.3, "num_gts": 1}]}}
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(listed))
-    assert read_results(str(tmp_path / "b.pkl"))[CLEAN].figures == {"AP": pytest.approx(0.4)}
+    assert read_robustness(str(tmp_path / "b.pkl"))[CLEAN].figures == {"AP": pytest.approx(0.4)}
 
 
 def test_results_of_clean_images_alone_and_of_sizes_that_no_object_has(tmp_path):
     """What ``--corruptions None`` leaves; -1 is no share of -1."""
     clean = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_s": -1.0}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"None": {0: clean}}))
-    found = robustness_json(summarise(read_results(str(tmp_path / "a.pkl")), ABOUT))
+    found = robustness_json(summarise(read_robustness(str(tmp_path / "a.pkl")), ABOUT))
     assert (found["P"], found["mPC"]) == (0.5, None)
     (tmp_path / "b.pkl").write_bytes(pickle.dumps({"fog": {0: clean, 1: clean}}))
-    assert robustness_json(summarise(read_results(str(tmp_path / "b.pkl")), ABOUT))["figures"][
+    assert robustness_json(summarise(read_robustness(str(tmp_path / "b.pkl")), ABOUT))["figures"][
         "coco/bbox_mAP_s"
     ] == dict.fromkeys(("P", "mPC", "rPC"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mtl_ray.annotations.annotation import ClassMapper
 from mtl_ray.annotations.boxes_3d import BOXES_3D, Boxes3d
 from mtl_ray.geometry.motion import Motion
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
@@ -52,7 +52,7 @@ def equal(first: Boxes3d, second: Boxes3d) -> None:
 
 @pytest.mark.parametrize("encoding", ["arrow", "tfrecord"])
 def test_shards_hold_it_without_loss(encoding: str, tmp_path: Path) -> None:
-    calibration = Calibration(
+    calibration = SensorCalibration(
         benchmark="kitti",
         cameras=(
             Camera(
@@ -165,4 +165,4 @@ def test_a_size_that_is_none_is_refused(spoilt: float) -> None:
 )
 def test_a_damaged_calibration_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="calibration of a cloud is damaged"):
-        Calibration.from_json(text)
+        SensorCalibration.from_json(text)

@@ -23,7 +23,7 @@ from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inference.signature import read_signature
-from mtl_ray.inference.slide import Network
+from mtl_ray.inference.slide import LocalPredictor
 from mtl_ray.inference.windows import WindowSum
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
@@ -70,7 +70,9 @@ def bundle(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return to
 
 
-def reference(network: Network, image: NDArray[np.uint8], slide: SlideConfig) -> NDArray[np.int64]:
+def reference(
+    network: LocalPredictor, image: NDArray[np.uint8], slide: SlideConfig
+) -> NDArray[np.int64]:
     """The rule of MMSegmentation for one image, as it stands in its documentation."""
     height, width = image.shape[:2]
     rows, columns = slide.crop

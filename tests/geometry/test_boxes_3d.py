@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from mtl_ray.geometry.boxes_3d import (
     EDGES,
-    corners,
+    box_corners,
     count_points,
     footprints,
     nearest_axis_aligned,
@@ -23,7 +23,7 @@ def test_corners_are_where_the_docstring_says() -> None:
     # The heading is +y, so left is -x.
     expected = [(9, 7), (9, 3), (11, 3), (11, 7)]
     assert footprints(BOX)[0] == pytest.approx(np.array(expected))
-    found = corners(BOX)[0]
+    found = box_corners(BOX)[0]
     assert found[:4] == pytest.approx(np.array([(x, y, -0.5) for x, y in expected]))
     assert found[4:] == pytest.approx(np.array([(x, y, 2.5) for x, y in expected]))
     lengths = np.linalg.norm(found[EDGES[:, 0]] - found[EDGES[:, 1]], axis=1)
@@ -66,7 +66,7 @@ def test_points_are_in_a_box_if_its_planes_say_so(seed: int) -> None:
     points, boxes = clouds_and_boxes(seed)
     found = points_in_boxes(points, boxes)
     for row, box in enumerate(boxes.astype(np.float64)):
-        edge = corners(box[None])[0]
+        edge = box_corners(box[None])[0]
         local = points[:, :3].astype(np.float64) - edge[2]  # rear right, bottom
         axes = [edge[3] - edge[2], edge[1] - edge[2], edge[6] - edge[2]]
         shares = np.stack([local @ axis / (axis @ axis) for axis in axes], axis=1)

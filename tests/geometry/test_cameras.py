@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.boxes_3d import corners, count_points, wrap_angle
+from mtl_ray.geometry.boxes_3d import box_corners, count_points, wrap_angle
 from mtl_ray.geometry.cameras import (
     alpha_of,
     boxes_2d,
@@ -57,7 +57,7 @@ def test_a_box_in_front_has_the_bounds_of_its_corners(
     x: float, y: float, z: float, yaw: float
 ) -> None:
     box = np.array([[x, y, z, 4.0, 2.0, 1.5, yaw]])
-    pixels, _ = project(corners(box), CAMERA)
+    pixels, _ = project(box_corners(box), CAMERA)
     low, high = pixels[0].min(axis=0), pixels[0].max(axis=0)
     found = boxes_2d(box, CAMERA)[0]
     if (low < [200, 100]).all() and (high > 0).all():

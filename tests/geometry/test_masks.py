@@ -24,7 +24,7 @@ def test_encoding_is_that_of_pycocotools(mask: np.ndarray) -> None:
     assert np.array_equal(masks.decode_rle(counts, *mask.shape), mask)
     assert masks.area(counts, *mask.shape) == mask.sum()
     x, y, width, height = reference.toBbox(expected)
-    assert masks.box_of(counts, *mask.shape) == (x, y, x + width, y + height)
+    assert masks.mask_box(counts, *mask.shape) == (x, y, x + width, y + height)
     assert masks.from_compressed(counts, *mask.shape) == counts
 
 
@@ -78,7 +78,7 @@ def test_overlaps(first: list[np.ndarray], second: list[np.ndarray]) -> None:
 def test_no_mask() -> None:
     assert not masks.decode_rle(b"", 3, 4).any()
     assert masks.area(b"", 3, 4) == 0
-    assert masks.box_of(b"", 3, 4) == (0, 0, 0, 0)
+    assert masks.mask_box(b"", 3, 4) == (0, 0, 0, 0)
     for lengths in ([5, 8], [-1, 13], []):
         with pytest.raises(ValueError, match="run lengths add up"):
             masks.from_counts(lengths, 3, 4)

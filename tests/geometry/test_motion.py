@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.boxes_3d import corners, count_points, points_in_boxes
+from mtl_ray.geometry.boxes_3d import box_corners, count_points, points_in_boxes
 from mtl_ray.geometry.motion import Motion
 
 motions = st.builds(
@@ -45,7 +45,7 @@ def test_points_stay_in_their_boxes(motion: Motion, seed: int) -> None:
 def test_the_front_of_a_box_moves_as_its_points_do(motion: Motion, seed: int) -> None:
     """The points in a box do not show where its front is."""
     _, boxes = scene(seed)
-    for before, after in zip(corners(boxes), corners(motion.boxes(boxes)), strict=True):
+    for before, after in zip(box_corners(boxes), box_corners(motion.boxes(boxes)), strict=True):
         front = motion.points(((before[0] + before[3]) / 2).astype(np.float32)[None])[0]
         assert (after[0] + after[3]) / 2 == pytest.approx(front, abs=2e-4)
 

@@ -24,7 +24,7 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import ClassificationTask
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.fuse import suppress
+from mtl_ray.tasks.detection.fuse import suppress_models
 from mtl_ray.tasks.detection.task import DETECTION
 from tests.inference.tiny import HEADS, images, write_checkpoint
 from tests.tasks.random_objects import random_images
@@ -118,7 +118,7 @@ def test_each_scale_is_a_canvas_that_differs_by_multiples_of_32() -> None:
 @settings(max_examples=40, deadline=None)
 def test_suppression_keeps_what_no_better_box_of_its_class_overlaps(seed: int) -> None:
     variants = [image.predicted for image in random_images(seed, count=3)]
-    found = suppress(variants, 0.4)
+    found = suppress_models(variants, 0.4)
     boxes = np.concatenate([each.boxes_xyxy for each in variants])
     scores = np.concatenate([each.scores for each in variants])
     classes = np.concatenate([each.classes for each in variants])

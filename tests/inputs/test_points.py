@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mtl_ray.geometry.voxels import hard_voxels
 from mtl_ray.inputs.input import TooLargeError
-from mtl_ray.inputs.point_cloud import Calibration, Camera, EncodedPoints, PointCloud
+from mtl_ray.inputs.point_cloud import Camera, EncodedPoints, PointCloud, SensorCalibration
 from mtl_ray.inputs.points import POINTS, PointCanvas, select_features
 
 CANVAS = PointCanvas(
@@ -75,7 +75,7 @@ def calibrated() -> EncodedPoints:
     )
     return EncodedPoints(
         data=cloud(9).points.tobytes(),
-        calibration=Calibration(
+        calibration=SensorCalibration(
             benchmark="kitti",
             cameras=(camera,),
             ground=rng.normal(size=4),
@@ -106,7 +106,7 @@ def test_rows_keep_every_bit() -> None:
 )
 def test_a_damaged_calibration_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="calibration of a cloud is damaged"):
-        Calibration.from_json(text)
+        SensorCalibration.from_json(text)
 
 
 def test_damaged_clouds_are_refused() -> None:

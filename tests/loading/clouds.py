@@ -7,7 +7,7 @@ import numpy as np
 
 from mtl_ray.annotations.boxes_3d import BOXES_3D, Boxes3d, LidarObjects
 from mtl_ray.geometry.boxes_3d import count_points, points_in_boxes
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.layout import CLOUDS
 from mtl_ray.loading.scene import Scene
@@ -62,7 +62,7 @@ def cloud(seed: int, boxes: np.ndarray, *, ground: bool = True) -> PointCloud:
     plane = np.array([0.0, 0.0, 1.0, 1.7]) if ground else None
     return PointCloud(
         points=points[order],
-        calibration=Calibration(benchmark="kitti", cameras=(CAMERA,), ground=plane),
+        calibration=SensorCalibration(benchmark="kitti", cameras=(CAMERA,), ground=plane),
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from mtl_ray.models.config import BackboneConfig
 from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
-from mtl_ray.models.hybrid_encoder import HybridEncoder, sine_positions
+from mtl_ray.models.hybrid_encoder import HybridEncoder, cell_positions
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.realtime.config import DFineHead
 
@@ -38,7 +38,7 @@ def test_maps_of_any_size_keep_their_size(fusion: str, hw: tuple[int, int]) -> N
 
 
 def test_positions_are_sines_of_rows_then_of_columns() -> None:
-    found = sine_positions(3, 5, 8, 100.0, torch.device("cpu"))
+    found = cell_positions(3, 5, 8, 100.0, torch.device("cpu"))
     assert found.shape == (1, 15, 8)
     token = found[0, 2 * 5 + 4]  # row 2, column 4; rates 1 and 1 / 10
     y, x = torch.tensor([2.0, 0.2]), torch.tensor([4.0, 0.4])

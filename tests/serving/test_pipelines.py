@@ -8,23 +8,23 @@ import pytest
 
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.serving.app import App, open_app
-from mtl_ray.serving.config import PipelineConfig, ServeConfig
-from mtl_ray.serving.pipelines import crop
+from mtl_ray.serving.config import ModelPipelineConfig, ServeConfig
+from mtl_ray.serving.pipelines import crop_box
 from tests.serving.server import running
 from tests.serving.test_app import call
 
-COLOURS = PipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=0.1)
+COLOURS = ModelPipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=0.1)
 
 
-def config(bundle: Callable[..., str], **pipelines: PipelineConfig) -> ServeConfig:
+def config(bundle: Callable[..., str], **pipelines: ModelPipelineConfig) -> ServeConfig:
     models = {"finder": bundle("boxes"), "namer": bundle("semantic", "labels")}
     return ServeConfig(models=models, pipelines=pipelines, score_threshold=0.0)
 
 
 @pytest.fixture(scope="module")
 def app(bundle: Callable[..., str]) -> Iterator[App]:
-    strict = PipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=0.5)
-    one = PipelineConfig(
+    strict = ModelPipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=0.5)
+    one = ModelPipelineConfig(
         detector="finder/boxes", classifier="namer/labels", min_score=0, max_boxes=1
     )
     opened = open_app(config(bundle, colours=COLOURS, strict=strict, one=one), 1, {})
@@ -60,7 +60,7 @@ def test_a_pipeline_is_described_as_a_model(app: App, picture: bytes) -> None:
 
 
 def test_an_image_without_boxes(bundle: Callable[..., str], picture: bytes) -> None:
-    never = PipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=1.0)
+    never = ModelPipelineConfig(detector="finder/boxes", classifier="namer/labels", min_score=1.0)
     app = open_app(config(bundle, never=never), 1, {})
     assert call(app, "POST", "/predictions/never", content=picture).json() == []
     app.close()
@@ -77,20 +77,20 @@ def test_an_image_without_boxes(bundle: Callable[..., str], picture: bytes) -> N
     ],
 )
 def test_mistakes(bundle: Callable[..., str], detector: str, classifier: str, part: str) -> None:
-    pipeline = PipelineConfig(detector=detector, classifier=classifier)
+    pipeline = ModelPipelineConfig(detector=detector, classifier=classifier)
     with pytest.raises(ValueError, match=part):
         open_app(config(bundle, wrong=pipeline), 1, {})
 
 
 def test_crops_lie_inside_the_image() -> None:
     image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    whole = crop(image, np.array([-9, -9, 99, 99], np.float32), 0)
+    whole = crop_box(image, np.array([-9, -9, 99, 99], np.float32), 0)
     assert np.array_equal(whole, image)
-    inner = crop(image, np.array([1, 1, 3, 2], np.float32), 0)
+    inner = crop_box(image, np.array([1, 1, 3, 2], np.float32), 0)
     assert np.array_equal(inner, image[1:2, 1:3])
-    assert crop(image, np.array([1, 1, 3, 2], np.float32), 0.5).shape == (3, 4, 3)
+    assert crop_box(image, np.array([1, 1, 3, 2], np.float32), 0.5).shape == (3, 4, 3)
     for box in ([9, 9, 10, 10], [2, 2, 2, 2], [-5, -5, -4, -4], [np.nan, 0, 3, np.inf]):
-        found = crop(image, np.array(box, np.float32), 0)
+        found = crop_box(image, np.array(box, np.float32), 0)
         assert min(found.shape) >= 1
 
 

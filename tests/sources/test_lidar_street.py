@@ -13,7 +13,14 @@ from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.inputs.points import POINTS
 from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.lidar.config import Street
-from mtl_ray.sources.lidar.street_rays import Ball, Block, Pole, Shape, cast, spinning_rays
+from mtl_ray.sources.lidar.street_rays import (
+    Ball,
+    Pole,
+    SolidShape,
+    UprightBox,
+    cast,
+    spinning_rays,
+)
 from mtl_ray.sources.lidar.street_things import NOISE_M, Spot, Thing, car, cyclist, pedestrian
 
 GROUND = (0.0, 0.0, 1.0, 1.73)
@@ -82,7 +89,7 @@ def test_all_around() -> None:
     assert np.isnan(objects.boxes_2d[behind]).all()
 
 
-def place(shape: Shape, directions: np.ndarray) -> np.ndarray:
+def place(shape: SolidShape, directions: np.ndarray) -> np.ndarray:
     """(N, 3) the points that are hit, relative to the centre of the shape."""
     found = shape.distances(directions[:, :, None])[:, 0]
     hit = np.isfinite(found)
@@ -106,7 +113,7 @@ def test_hits_lie_on_the_shape(
     aimed = np.array([x, y, 0]) + rng.uniform(-2, 2, (200, 3))
     directions = (aimed / np.linalg.norm(aimed, axis=1, keepdims=True)).T
     c, s = math.cos(yaw), math.sin(yaw)
-    block = place(Block(x, y, 0.2, one, other, 0.7, c, s), directions)
+    block = place(UprightBox(x, y, 0.2, one, other, 0.7, c, s), directions)
     turned = block @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     share = np.abs(turned) / np.array([one, other, 0.7])
     assert share.max(axis=1) == pytest.approx(1, abs=1e-9)
@@ -127,9 +134,9 @@ def test_no_ray_is_forgotten(sector: str, azimuth: float, distance: float, size:
 
 
 def test_the_nearer_thing_is_seen() -> None:
-    near = Block(10, 0, -1, 1, 1, 0.7, 1, 0)
-    far = Block(20, 0, -1, 1, 1, 0.7, 1, 0)
-    beside = Block(20, 8, -1, 1, 1, 0.7, 1, 0)
+    near = UprightBox(10, 0, -1, 1, 1, 0.7, 1, 0)
+    far = UprightBox(20, 0, -1, 1, 1, 0.7, 1, 0)
+    beside = UprightBox(20, 8, -1, 1, 1, 0.7, 1, 0)
     rays = spinning_rays(64, 0.2, "front")
     hits = cast(rays, GROUND, [[far], [near], [beside]])
     assert hits.seen[0] < 0.2 * hits.alone[0]
@@ -163,11 +170,11 @@ def test_an_object_fills_its_box(
     assert (free < 2.5 * NOISE_M).all()
 
 
-def outline(shape: Shape) -> np.ndarray:
+def outline(shape: SolidShape) -> np.ndarray:
     """(N, 3) points on a shape that are the farthest in all directions of the plane and in z."""
     turns = np.linspace(0, 2 * np.pi, 721)
     circle = np.column_stack([np.cos(turns), np.sin(turns)])
-    if isinstance(shape, Block):
+    if isinstance(shape, UprightBox):
         signs = np.array([(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
         corners = signs * np.array([shape.half_length, shape.half_width, shape.half_height])
         c, s = shape.cosine, shape.sine

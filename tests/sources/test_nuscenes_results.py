@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.inputs.point_cloud import Calibration
+from mtl_ray.inputs.point_cloud import SensorCalibration
 from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.lidar.objects import rotations
 from mtl_ray.sources.writers.nuscenes_results import (
@@ -60,7 +60,7 @@ def test_attributes(name: str, slow: str, fast: str) -> None:
     assert (attribute_of(name, 0.2), attribute_of(name, 0.21)) == (slow, fast)
 
 
-POSED = Calibration(
+POSED = SensorCalibration(
     benchmark="nuscenes", lidar_to_ego=np.eye(4), ego_to_global=np.eye(4), notes={"token": "t"}
 )
 
@@ -80,8 +80,8 @@ def test_no_boxes() -> None:
 
 def test_a_cloud_without_poses_is_refused() -> None:
     with pytest.raises(ValueError, match="no lidar_to_ego or no ego_to_global"):
-        result_boxes(Calibration(), np.zeros((0, 7)), np.zeros(0), [])
-    unknown = Calibration(lidar_to_ego=np.eye(4), ego_to_global=np.eye(4))
+        result_boxes(SensorCalibration(), np.zeros((0, 7)), np.zeros(0), [])
+    unknown = SensorCalibration(lidar_to_ego=np.eye(4), ego_to_global=np.eye(4))
     with pytest.raises(ValueError, match="token"):
         result_boxes(unknown, np.zeros((0, 7)), np.zeros(0), [])
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from mtl_ray.geometry.masks import box_of, decode_rle
+from mtl_ray.geometry.masks import decode_rle, mask_box
 from mtl_ray.inputs.frame import Frame, frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.detection.decode import decode_detections
@@ -131,7 +131,7 @@ def test_masks_follow_their_boxes_into_the_image() -> None:
     assert decoded.masks is not None
     assert len(decoded.masks) == len(decoded) == 2
     for rle, box in zip(decoded.masks, decoded.boxes_xyxy, strict=True):
-        assert np.abs(np.array(box_of(rle, 100, 200)) - box).max() <= 0.5
+        assert np.abs(np.array(mask_box(rle, 100, 200)) - box).max() <= 0.5
 
 
 def canvas_reference(mask: NDArray[np.float32], frame: Frame) -> NDArray[np.float64]:
@@ -179,4 +179,4 @@ def test_a_head_with_maps_of_the_canvas() -> None:
     frame = frame_of(64, 128, Canvas(height=32, width=64))
     found = decode_detections(arrays([[16, 8, 32, 16]], mask), frame, MaskedHead("canvas"))
     assert found.masks is not None
-    assert np.abs(np.array(box_of(found.masks[0], 64, 128)) - found.boxes_xyxy[0]).max() <= 1
+    assert np.abs(np.array(mask_box(found.masks[0], 64, 128)) - found.boxes_xyxy[0]).max() <= 1

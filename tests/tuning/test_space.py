@@ -23,7 +23,7 @@ from mtl_ray.tuning.config import (
     Uniform,
     in_order,
 )
-from mtl_ray.tuning.record import Reported, Result, Trial
+from mtl_ray.tuning.record import Reported, Trial, TrialResult
 from mtl_ray.tuning.space import (
     check_space,
     choice_names,
@@ -94,7 +94,7 @@ def test_every_value_is_within_its_ends_and_conditions_hold(space, seed, sampler
             )
             assert (path in chosen) == wanted
             assert path not in chosen or allowed(entry, chosen[path])
-        study.finish(number, Result(state="complete", values=[float(number)]))
+        study.finish(number, TrialResult(state="complete", values=[float(number)]))
 
 
 @given(space=spaces())
@@ -251,7 +251,9 @@ def test_a_search_finds_better_values_than_chance_also_after_a_restart(sampler, 
             if number == restart:
                 study = Study(config, trials, results)
             trials.append(Trial(number=number, parameters=study.propose(number), overrides=[]))
-            results[number] = Result(state="complete", values=[quadratic(trials[-1].parameters)])
+            results[number] = TrialResult(
+                state="complete", values=[quadratic(trials[-1].parameters)]
+            )
             study.finish(number, results[number])
         return sum(sorted((result.values[0] for result in results.values()), reverse=True)[:10])
 
@@ -263,13 +265,13 @@ def test_a_search_finds_better_values_than_chance_also_after_a_restart(sampler, 
 def test_stopped_trials_are_pruned_and_failed_ones_fail_to_the_sampler_now_and_after_a_restart():
     config = TuneConfig(space={"a.x": Uniform(low=0, high=1)}, metric="m")
     results = {
-        0: Result(state="complete", values=[0.5]),
-        1: Result(
+        0: TrialResult(state="complete", values=[0.5]),
+        1: TrialResult(
             state="stopped",
             values=None,
             reports=[Reported(epoch=0.5, value=0.1), Reported(epoch=1.0, value=0.2)],
         ),
-        2: Result(state="failed", values=None, reason="out of memory"),
+        2: TrialResult(state="failed", values=None, reason="out of memory"),
     }
     study = Study(config, [], {})
     trials = [
@@ -305,6 +307,6 @@ def test_what_is_tried_next_does_not_depend_on_the_process_that_draws():
         again = Study(config, trials, results).propose(number)
         trials.append(Trial(number=number, parameters=whole.propose(number), overrides=[]))
         assert again == trials[-1].parameters
-        results[number] = Result(state="complete", values=[trials[-1].parameters["a.x"]])
+        results[number] = TrialResult(state="complete", values=[trials[-1].parameters["a.x"]])
         whole.finish(number, results[number])
     assert len({trial.parameters["a.x"] for trial in trials}) == 8

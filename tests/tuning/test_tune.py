@@ -12,7 +12,7 @@ from mtl_ray.config.document import parse
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.report import best_yaml, trials_table, write_report
+from mtl_ray.tuning.report import best_yaml, trials_table, write_search_report
 from tests.tuning.searches import LR, text_of
 
 pytestmark = pytest.mark.jobs
@@ -142,7 +142,7 @@ def test_several_objectives_give_the_trials_that_none_beats(ray_session, splits,
     tune["space"] = {LR: {"type": "choice", "values": [1, 2, 3, 4]}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
     assert found.best() == [3, 1, 0]
-    names = {uri.rpartition("/")[2] for uri in write_report(found)}
+    names = {uri.rpartition("/")[2] for uri in write_search_report(found)}
     assert names >= {
         "trials.csv",
         "trials.json",

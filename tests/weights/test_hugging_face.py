@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mtl_ray.weights.hugging_face import read_description
+from mtl_ray.weights.hugging_face import read_model_description
 from mtl_ray.weights.original import read_original
 from mtl_ray.weights.read import read_weights
 
@@ -40,7 +40,7 @@ def written(folder: Path, config: Any = None, preprocessor: Any = None) -> str:
 def test_the_rule_of_normalisation(
     preprocessor: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
 ) -> None:
-    found = read_description(written(tmp_path, None, preprocessor))
+    found = read_model_description(written(tmp_path, None, preprocessor))
     assert found.mean == pytest.approx(mean)
     assert found.std == pytest.approx(std)
     assert found.classes is None
@@ -54,9 +54,13 @@ def test_classes_beside_a_lone_file(tmp_path: Path) -> None:
         assert found.classes == ("N/A", "cat", "N/A (2)")
         assert found.bgr is False
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "LABEL_0"}}))
-    assert read_description(path).classes is None
+    assert read_model_description(path).classes is None
     (tmp_path / "alone").mkdir()
-    assert read_description(str(tmp_path / "alone" / "model.safetensors")) == (None, None, None)
+    assert read_model_description(str(tmp_path / "alone" / "model.safetensors")) == (
+        None,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def test_what_is_broken_is_one_sentence(
     config: Any, preprocessor: Any, error: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=error) as said:
-        read_description(written(tmp_path, config, preprocessor))
+        read_model_description(written(tmp_path, config, preprocessor))
     assert "\n" not in str(said.value)
     assert str(said.value).endswith("Fix: correct it, or remove it")
 

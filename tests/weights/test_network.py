@@ -23,7 +23,7 @@ from mtl_ray.tasks.head_classes import numbered_vocabulary
 from mtl_ray.training.class_rows import ClassRows, move_rows
 from mtl_ray.training.learner import load_from
 from mtl_ray.weights.network import ImportedNetwork, import_network
-from mtl_ray.weights.original import find_program, read_class_names, read_original
+from mtl_ray.weights.original import find_program, read_class_list, read_original
 from mtl_ray.weights.weights import Weights
 from tests.training.tiny import write_split
 
@@ -315,12 +315,12 @@ def test_class_names_are_lines_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("cat\ntraffic light\n\n")
     (tmp_path / "a.json").write_text('["cat", "traffic light"]')
     for name in ("a.txt", "a.json"):
-        assert read_class_names(str(tmp_path / name)) == ("cat", "traffic light")
+        assert read_class_list(str(tmp_path / name)) == ("cat", "traffic light")
     (tmp_path / "b.txt").write_text("cat\nN/A\nN/A\n")
-    assert read_class_names(str(tmp_path / "b.txt")) == ("cat", "N/A", "N/A (2)")
+    assert read_class_list(str(tmp_path / "b.txt")) == ("cat", "N/A", "N/A (2)")
     (tmp_path / "c.txt").write_text("\n")
     with pytest.raises(ValueError, match="names no class"):
-        read_class_names(str(tmp_path / "c.txt"))
+        read_class_list(str(tmp_path / "c.txt"))
 
 
 def test_a_checkpoint_of_this_project_comes_out(

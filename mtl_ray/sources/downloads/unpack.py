@@ -19,7 +19,7 @@ AT_LEAST_BYTES = 1 << 30
 MOST_FILES = 20_000_000
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".gz")
 
-Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
+ArchiveMember = tuple[str, int, IO[bytes] | gzip.GzipFile]
 """Name, stated size in bytes, and content of a file in an archive."""
 
 
@@ -113,7 +113,7 @@ def _explained(archive: Path) -> Iterator[None]:
         ) from error
 
 
-def _members(archive: Path) -> Iterator[Member]:
+def _members(archive: Path) -> Iterator[ArchiveMember]:
     name = archive.name.lower()
     if name.endswith(".zip"):
         yield from _in_zip(archive)
@@ -128,7 +128,7 @@ def _members(archive: Path) -> Iterator[Member]:
         )
 
 
-def _in_zip(archive: Path) -> Iterator[Member]:
+def _in_zip(archive: Path) -> Iterator[ArchiveMember]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
@@ -144,7 +144,7 @@ def _in_zip(archive: Path) -> Iterator[Member]:
                 yield member.filename, member.file_size, content
 
 
-def _in_tar(archive: Path) -> Iterator[Member]:
+def _in_tar(archive: Path) -> Iterator[ArchiveMember]:
     with tarfile.open(archive) as opened:
         for member in opened:
             if member.isdir():

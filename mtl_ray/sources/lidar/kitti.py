@@ -11,7 +11,7 @@ from mtl_ray import storage
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.boxes_3d import count_points
 from mtl_ray.geometry.cameras import project
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
@@ -205,7 +205,7 @@ def _read(reader: _Reader, frame: _Frame) -> Reading:
     ]
     cameras = tuple(each for each, _ in sized)
     camera = cameras[0]
-    calibration = Calibration(
+    calibration = SensorCalibration(
         benchmark="kitti" if len(cameras) == 1 else "",
         cameras=cameras,
         ground=_ground(reader, frame, camera, items),
@@ -267,10 +267,10 @@ def _cloud(reader: _Reader, frame: _Frame, camera: Camera, items: list[SkippedIt
         if low < 0 or high > 1:
             found = f"{INTENSITY}: {low:g} to {high:g}"
             items.append(SkippedItem(frame.cloud, "", found, note=True))
-    return cloud.with_points(points[in_image(points, camera)]) if reader.reduce else cloud
+    return cloud.with_points(points[seen_by_camera(points, camera)]) if reader.reduce else cloud
 
 
-def in_image(points: NDArray[np.float32], camera: Camera) -> NDArray[np.bool_]:
+def seen_by_camera(points: NDArray[np.float32], camera: Camera) -> NDArray[np.bool_]:
     """(N,) bool: which points (N, >= 3) the camera sees, up to 100 m: those of a reduced cloud."""
     pixels, depth = project(points, camera)
     with np.errstate(invalid="ignore"):

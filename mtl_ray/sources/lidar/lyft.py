@@ -11,8 +11,8 @@ from mtl_ray.sources.folders import subfolders
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
 from mtl_ray.sources.lidar.dataset_configs import Lyft
 from mtl_ray.sources.lidar.nuscenes import list_key_frames, scene_names
-from mtl_ray.sources.lidar.nuscenes_frames import Rules
-from mtl_ray.sources.lidar.objects import classes_in
+from mtl_ray.sources.lidar.nuscenes_frames import KeyFrameRules
+from mtl_ray.sources.lidar.objects import read_classes
 from mtl_ray.sources.source import Source
 
 CLASSES = (
@@ -42,9 +42,9 @@ def open_lyft(config: Lyft, rule: ImageRule = USUAL_RULE) -> Source:
     data = storage.join(root, version)
     inner = storage.join(data, version)
     tables = inner if storage.exists(inner) else data
-    rules = Rules(
+    rules = KeyFrameRules(
         root=data,
-        classes=classes_in(config.classes, CLASSES),
+        classes=read_classes(config.classes, CLASSES),
         benchmark="",
         sweeps=config.sweeps,
         images=config.camera_images,

@@ -23,10 +23,16 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.sources.folders import read_lines, stamps_of, subfolders
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule
 from mtl_ray.sources.lidar.dataset_configs import MOST_SWEEPS, Lyft, NuScenes
-from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame, Rules, read_key_frame
+from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame, KeyFrameRules, read_key_frame
 from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS, VERSIONS
-from mtl_ray.sources.lidar.nuscenes_tables import LIDAR, Annotation, SensorData, Tables, read_tables
-from mtl_ray.sources.lidar.objects import between, classes_in, pose
+from mtl_ray.sources.lidar.nuscenes_tables import (
+    LIDAR,
+    NuscenesAnnotation,
+    NuscenesTables,
+    SensorData,
+    read_tables,
+)
+from mtl_ray.sources.lidar.objects import pose, read_classes, sensor_to_sensor
 from mtl_ray.sources.lidar.sweeps import Sweep
 from mtl_ray.sources.paths import inside
 from mtl_ray.sources.source import SkippedItem, Source, fingerprint_of
@@ -87,9 +93,9 @@ def open_nuscenes(config: NuScenes, rule: ImageRule = USUAL_RULE, *, files: bool
             f"{', '.join(found) or 'none'}; splits: {', '.join(VERSIONS)}"
         )
     names = scene_names(config.scenes) or SPLITS.get(config.split)
-    rules = Rules(
+    rules = KeyFrameRules(
         root=root,
-        classes=classes_in(config.classes, CLASSES),
+        classes=read_classes(config.classes, CLASSES),
         benchmark="nuscenes",
         sweeps=config.sweeps,
         images=config.camera_images,
@@ -106,7 +112,7 @@ def scene_names(uri: str | None) -> frozenset[str] | None:
 
 
 def list_key_frames(
-    config: NuScenes | Lyft, folder: str, names: frozenset[str] | None, rules: Rules
+    config: NuScenes | Lyft, folder: str, names: frozenset[str] | None, rules: KeyFrameRules
 ) -> Source:
     """The Source of the tables in a folder.
 
@@ -139,7 +145,7 @@ def list_key_frames(
     )
 
 
-def _parts(folder: str, frames: Sequence[KeyFrame], rules: Rules) -> Iterable[str]:
+def _parts(folder: str, frames: Sequence[KeyFrame], rules: KeyFrameRules) -> Iterable[str]:
     """What the samples depend on."""
     yield from storage.stamps(folder).values()
     yield from (*rules.classes, str(rules.sweeps), str(rules.images))
@@ -147,14 +153,16 @@ def _parts(folder: str, frames: Sequence[KeyFrame], rules: Rules) -> Iterable[st
     yield from stamps_of(rules.root, (frame.file for frame in frames))
 
 
-def _by_sample(tables: Tables) -> dict[str, list[Annotation]]:
-    found: dict[str, list[Annotation]] = {}
+def _by_sample(tables: NuscenesTables) -> dict[str, list[NuscenesAnnotation]]:
+    found: dict[str, list[NuscenesAnnotation]] = {}
     for each in tables.annotations.values():
         found.setdefault(each.sample, []).append(each)
     return found
 
 
-def _frame(tables: Tables, token: str, objects: Sequence[Annotation], rules: Rules) -> KeyFrame:
+def _frame(
+    tables: NuscenesTables, token: str, objects: Sequence[NuscenesAnnotation], rules: KeyFrameRules
+) -> KeyFrame:
     """The record of a sample.
 
     Raises:
@@ -180,7 +188,7 @@ def _frame(tables: Tables, token: str, objects: Sequence[Annotation], rules: Rul
         sweeps=tuple(
             Sweep(
                 inside(each.file),
-                between(_places(tables, each), places),
+                sensor_to_sensor(_places(tables, each), places),
                 time * MICROSECONDS - each.time * MICROSECONDS,
             )
             for each in earlier
@@ -191,7 +199,9 @@ def _frame(tables: Tables, token: str, objects: Sequence[Annotation], rules: Rul
     )
 
 
-def _places(tables: Tables, data: SensorData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _places(
+    tables: NuscenesTables, data: SensorData
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sensor to vehicle, and vehicle to global frame, of a measurement."""
     found = []
     tables_of = (
@@ -209,7 +219,7 @@ def _places(tables: Tables, data: SensorData) -> tuple[NDArray[np.float64], NDAr
     return found[0], found[1]
 
 
-def _earlier(tables: Tables, lidar: SensorData, count: int) -> list[SensorData]:
+def _earlier(tables: NuscenesTables, lidar: SensorData, count: int) -> list[SensorData]:
     """Earlier measurements of the lidar, the latest first."""
     found: list[SensorData] = []
     while len(found) < min(count, MOST_SWEEPS) and lidar.previous:
@@ -223,7 +233,7 @@ def _earlier(tables: Tables, lidar: SensorData, count: int) -> list[SensorData]:
 
 
 def _camera(
-    tables: Tables,
+    tables: NuscenesTables,
     name: str,
     data: SensorData,
     lidar: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -241,19 +251,19 @@ def _camera(
         name=name,
         width=data.width,
         height=data.height,
-        lidar_to_camera=between(lidar, own),
+        lidar_to_camera=sensor_to_sensor(lidar, own),
         projection=np.column_stack([intrinsic, np.zeros(3)]),
     )
     return camera, inside(data.file)
 
 
-def _named(tables: Tables, each: Annotation) -> tuple[Annotation, str, str]:
+def _named(tables: NuscenesTables, each: NuscenesAnnotation) -> tuple[NuscenesAnnotation, str, str]:
     """An annotation, its category (empty if its instance is not there) and its attribute."""
     attribute = next((tables.attributes.get(token, "") for token in each.attributes), "")
     return each, tables.categories.get(each.instance, ""), attribute
 
 
-def _velocity(tables: Tables, each: Annotation) -> NDArray[np.float64]:
+def _velocity(tables: NuscenesTables, each: NuscenesAnnotation) -> NDArray[np.float64]:
     """(3,) metres per second in the global frame; the rule of the development kit."""
     first = tables.annotations.get(each.previous, each)
     last = tables.annotations.get(each.next, each)

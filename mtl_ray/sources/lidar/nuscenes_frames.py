@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.sources.lidar.clouds import read_cloud
-from mtl_ray.sources.lidar.nuscenes_tables import Annotation
-from mtl_ray.sources.lidar.objects import FoundBox, inverse, points_of, rotations, to_boxes_3d
+from mtl_ray.sources.lidar.nuscenes_tables import NuscenesAnnotation
+from mtl_ray.sources.lidar.objects import FoundBox, inverse, known_points, rotations, to_boxes_3d
 from mtl_ray.sources.lidar.sweeps import FEATURES, Sweep, with_sweeps
 from mtl_ray.sources.source import Reading, SkippedItem, UnreadableError
 
@@ -42,12 +42,12 @@ class KeyFrame:
     ego_to_global: NDArray[np.float64]
     sweeps: tuple[Sweep, ...]
     cameras: tuple[tuple[Camera, str], ...]
-    objects: tuple[tuple[Annotation, str, str], ...] | None
+    objects: tuple[tuple[NuscenesAnnotation, str, str], ...] | None
     velocity: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rules:
+class KeyFrameRules:
     """How key frames are read.
 
     Attributes:
@@ -71,10 +71,10 @@ class Rules:
     class_of: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_key_frame(rules: Rules, frame: KeyFrame) -> Reading:
+def read_key_frame(rules: KeyFrameRules, frame: KeyFrame) -> Reading:
     """The sample of a record."""
     images = _images(rules, frame)
-    calibration = Calibration(
+    calibration = SensorCalibration(
         benchmark=rules.benchmark,
         cameras=tuple(camera for camera, _ in frame.cameras),
         lidar_to_ego=frame.lidar_to_ego,
@@ -95,7 +95,7 @@ def read_key_frame(rules: Rules, frame: KeyFrame) -> Reading:
 
 
 def _cloud(
-    rules: Rules, frame: KeyFrame, calibration: Calibration
+    rules: KeyFrameRules, frame: KeyFrame, calibration: SensorCalibration
 ) -> tuple[PointCloud, list[SkippedItem]]:
     """The points, and notes."""
 
@@ -115,7 +115,7 @@ def _cloud(
     return with_sweeps(read(frame.file), frame.sweeps, rules.sweeps, read, calibration)
 
 
-def _images(rules: Rules, frame: KeyFrame) -> tuple[bytes, ...]:
+def _images(rules: KeyFrameRules, frame: KeyFrame) -> tuple[bytes, ...]:
     if not rules.images or not rules.files:
         return ()
     try:
@@ -152,7 +152,7 @@ def _found(
                 box=(*centres[row], length, width, height, yaws[row]),
                 where=f"annotation {each.token}",
                 id=each.token,
-                num_points=points_of(each.lidar_points, each.radar_points),
+                num_points=known_points(each.lidar_points, each.radar_points),
                 velocity=(velocity[row, 0], velocity[row, 1]),
                 attribute=attribute,
             )

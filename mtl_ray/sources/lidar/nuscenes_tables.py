@@ -95,7 +95,7 @@ class SensorData:
 
 
 @dataclass(frozen=True, slots=True)
-class Annotation:
+class NuscenesAnnotation:
     """A row of ``sample_annotation``; ``place`` is x, y, z in the global frame, width, length,
     height, and the quaternion w, x, y, z.
     """
@@ -112,7 +112,7 @@ class Annotation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tables:
+class NuscenesTables:
     """What the chosen scenes need of the tables.
 
     Attributes:
@@ -137,7 +137,7 @@ class Tables:
     poses: Mapping[str, Row]
     lidar: Mapping[str, SensorData]
     keys: Mapping[str, Mapping[str, SensorData]]
-    annotations: Mapping[str, Annotation]
+    annotations: Mapping[str, NuscenesAnnotation]
     categories: Mapping[str, str]
     attributes: Mapping[str, str]
     annotated: bool
@@ -145,7 +145,9 @@ class Tables:
     """Table, row and reason of rows that were left out."""
 
 
-def read_tables(folder: str, chosen: Callable[[str], bool], cameras: Sequence[str]) -> Tables:
+def read_tables(
+    folder: str, chosen: Callable[[str], bool], cameras: Sequence[str]
+) -> NuscenesTables:
     """Reads the tables of a version.
 
     Args:
@@ -182,7 +184,7 @@ def read_tables(folder: str, chosen: Callable[[str], bool], cameras: Sequence[st
     names = storage.names(folder)
     known = {"sample_annotation.json", "instance.json", "category.json"} <= set(names)
     objects = _objects(reader, samples) if known else {}
-    return Tables(
+    return NuscenesTables(
         scenes=scenes,
         samples=samples,
         channels=channels,
@@ -263,13 +265,13 @@ def _measurements(
     return lidar, keys
 
 
-def _objects(reader: _Reader, samples: Mapping[str, Any]) -> dict[str, Annotation]:
-    found: dict[str, Annotation] = {}
+def _objects(reader: _Reader, samples: Mapping[str, Any]) -> dict[str, NuscenesAnnotation]:
+    found: dict[str, NuscenesAnnotation] = {}
     for row in reader.rows("sample_annotation", "token", "sample_token", "instance_token"):
         if row["sample_token"] not in samples:
             continue
         attributes = row.get("attribute_tokens")
-        found[row["token"]] = Annotation(
+        found[row["token"]] = NuscenesAnnotation(
             token=row["token"],
             sample=row["sample_token"],
             instance=row["instance_token"],

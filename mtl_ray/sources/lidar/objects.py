@@ -48,7 +48,7 @@ class FoundBox:
     box_2d: tuple[float, float, float, float] = (_NAN, _NAN, _NAN, _NAN)
 
 
-def points_of(lidar: int, radar: int) -> int:
+def known_points(lidar: int, radar: int) -> int:
     """The number of points of an object of nuScenes: those of the lidar; -1 (not known) if only a
     radar has some, because it is then annotated as visible, which 0 points mean it is not.
     """
@@ -105,7 +105,7 @@ def _invalid(each: FoundBox) -> str:
     return ""
 
 
-def classes_in(uri: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+def read_classes(uri: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     """The names in a file, or the usual ones."""
     return usual if uri is None else read_class_names(storage.absolute(uri))
 
@@ -151,7 +151,7 @@ def inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def between(
+def sensor_to_sensor(
     own: Sequence[NDArray[np.float64]], key: Sequence[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """(4, 4) from the frame of one sensor to that of another, at other times.

@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.lidar.objects import FoundBox, between, points_of
+from mtl_ray.sources.lidar.objects import FoundBox, known_points, sensor_to_sensor
 from mtl_ray.sources.lidar.openmmlab_generation import (
     KITTI_CAMERA,
     UNKNOWN,
-    Generation,
-    box_of,
-    key_of,
+    InfoGeneration,
+    box_2d,
+    frame_name,
+    lidar_box,
     mapping,
     mappings,
     matrix_of,
     notes_of,
     optional_matrix,
-    pair,
     plane_of,
-    rectangle,
     text,
+    two_numbers,
 )
 from mtl_ray.sources.lidar.sweeps import Sweep
 
@@ -57,7 +57,7 @@ class InfoFrame:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_second(info: Mapping[str, Any], generation: Generation, place: int) -> InfoFrame:
+def read_second(info: Mapping[str, Any], generation: InfoGeneration, place: int) -> InfoFrame:
     """Of 1.x."""
     images = mapping(info, "images")
     cameras = [
@@ -78,7 +78,7 @@ def read_second(info: Mapping[str, Any], generation: Generation, place: int) -> 
         objects = _instances(info["instances"], generation, to_camera)
     number = info.get("sample_idx", info.get("sample_id", place))
     return InfoFrame(
-        key=text(info.get("token")) or key_of(generation.dataset, number),
+        key=text(info.get("token")) or frame_name(generation.dataset, number),
         cloud=generation.cloud(info),
         sweeps=_sweeps_of_second(info, to_ego, to_global),
         cameras=tuple(cameras),
@@ -119,14 +119,14 @@ def _sweeps_of_second(
             continue
         else:
             own = (matrix_of(points["lidar2ego"]), matrix_of(each["ego2global"]))
-            to_key = between(own, (to_ego, to_global))
+            to_key = sensor_to_sensor(own, (to_ego, to_global))
         lag = float(info["timestamp"]) - float(each["timestamp"])
         found.append(Sweep(text(points.get("lidar_path")), to_key, lag))
     return tuple(found)
 
 
 def _instances(
-    rows: Sequence[Any], generation: Generation, to_camera: NDArray[np.float64] | None
+    rows: Sequence[Any], generation: InfoGeneration, to_camera: NDArray[np.float64] | None
 ) -> tuple[FoundBox, ...]:
     """The objects of a frame of 1.x."""
     if len(rows) > _MOST_OBJECTS:
@@ -136,19 +136,19 @@ def _instances(
         label = int(row.get("bbox_label_3d", row.get("bbox_label", -1)))
         name = generation.other if label < 0 else generation.labels.get(label, UNKNOWN)
         lidar, radar = (int(row.get(key, -1)) for key in ("num_lidar_pts", "num_radar_pts"))
-        box = box_of(row["bbox_3d"], name, generation, to_camera)
+        box = lidar_box(row["bbox_3d"], name, generation, to_camera)
         found.append(
             FoundBox(
                 name=name,
                 box=box,
                 where=f"instance {place}",
                 id=text(row.get("index", "")),
-                num_points=points_of(lidar, radar) if box is not None else -1,
-                velocity=pair(row.get("velocity")),
+                num_points=known_points(lidar, radar) if box is not None else -1,
+                velocity=two_numbers(row.get("velocity")),
                 truncation=float(row.get("truncated", -1)),
                 occlusion=int(row.get("occluded", -1)),
                 alpha=float(row.get("alpha", np.nan)) if box is not None else float("nan"),
-                box_2d=rectangle(row.get("bbox")),
+                box_2d=box_2d(row.get("bbox")),
             )
         )
     return tuple(found)

@@ -33,7 +33,7 @@ BoxForm = Literal["camera", "centre", "centre_wide", "bottom"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Generation:
+class InfoGeneration:
     """What holds for all frames of a file.
 
     Attributes:
@@ -54,7 +54,7 @@ class Generation:
     @staticmethod
     def of(
         dataset: str, meta: Mapping[str, Any], labels: Sequence[str], *, second: bool
-    ) -> "Generation":
+    ) -> "InfoGeneration":
         """What the head of a file says.
 
         Args:
@@ -77,9 +77,11 @@ class Generation:
             newest = str(meta.get("info_version", "")).startswith("mmdet3d_v1.4")
             boxes = "bottom" if dataset == "waymo" and newest else "camera"
         other = others[0] if len(others) == 1 else UNKNOWN
-        return Generation(dataset=dataset, second=second, boxes=boxes, labels=names, other=other)
+        return InfoGeneration(
+            dataset=dataset, second=second, boxes=boxes, labels=names, other=other
+        )
 
-    def as_stated(self, infos: Sequence[Any]) -> "Generation":
+    def as_stated(self, infos: Sequence[Any]) -> "InfoGeneration":
         """The same with the order of length and width that the vehicles of the frames have."""
         if self.boxes != "centre":
             return self
@@ -116,7 +118,7 @@ class Generation:
         ]
 
 
-def _votes(info: Mapping[str, Any], generation: Generation) -> int:
+def _votes(info: Mapping[str, Any], generation: InfoGeneration) -> int:
     """How many more vehicles of a frame state a first size that is the longer one."""
     if generation.second:
         rows = [
@@ -141,8 +143,8 @@ def _camera_folder(dataset: str, name: str) -> str:
     return name
 
 
-def box_of(
-    values: Any, name: str, generation: Generation, to_camera: NDArray[np.float64] | None
+def lidar_box(
+    values: Any, name: str, generation: InfoGeneration, to_camera: NDArray[np.float64] | None
 ) -> tuple[float, ...] | None:
     """x, y, z of the centre, length, width, height, yaw in the frame of the lidar."""
     if name == DONT_CARE:
@@ -167,7 +169,7 @@ def box_of(
 # Values as info files have them.
 
 
-def key_of(dataset: str, number: Any) -> str:
+def frame_name(dataset: str, number: Any) -> str:
     """The name of a frame by its number, as the files of the dataset are called."""
     digits = {"kitti": 6, "waymo": 7}.get(dataset, 0)
     name = text(number)
@@ -227,14 +229,14 @@ def plane_of(values: Any, to_camera: NDArray[np.float64]) -> NDArray[np.float64]
     return np.asarray(found / np.linalg.norm(found[:3]), np.float64)
 
 
-def pair(values: Any) -> tuple[float, float]:
+def two_numbers(values: Any) -> tuple[float, float]:
     """Two numbers; NaN where there are none."""
     if values is None or len(values) != 2:
         return float("nan"), float("nan")
     return float(values[0]), float(values[1])
 
 
-def rectangle(values: Any) -> tuple[float, float, float, float]:
+def box_2d(values: Any) -> tuple[float, float, float, float]:
     """Xyxy pixels; NaN where there is none."""
     if values is None or len(values) != 4:
         return (float("nan"),) * 4

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.inputs.point_cloud import Calibration, Camera, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.samples import Sample, Vocabulary
@@ -26,10 +26,10 @@ from mtl_ray.sources.image_reading import checked_size
 from mtl_ray.sources.json_values import parse_json
 from mtl_ray.sources.lidar.clouds import read_cloud
 from mtl_ray.sources.lidar.dataset_configs import OpenmmlabInfos
-from mtl_ray.sources.lidar.objects import classes_in, to_boxes_3d
+from mtl_ray.sources.lidar.objects import read_classes, to_boxes_3d
 from mtl_ray.sources.lidar.openmmlab_datasets import DATASETS, Dataset
 from mtl_ray.sources.lidar.openmmlab_frames import InfoFrame, read_second
-from mtl_ray.sources.lidar.openmmlab_generation import Generation
+from mtl_ray.sources.lidar.openmmlab_generation import InfoGeneration
 from mtl_ray.sources.lidar.openmmlab_old_frames import read_kitti, read_nuscenes
 from mtl_ray.sources.lidar.sweeps import with_sweeps
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
@@ -49,7 +49,7 @@ class _Rules:
     root: str
     file: str
     dataset: str
-    generation: Generation
+    generation: InfoGeneration
     classes: tuple[str, ...]
     sweeps: int
     images: bool
@@ -73,12 +73,12 @@ def open_openmmlab_infos(config: OpenmmlabInfos) -> Source:
     infos, meta = _infos(content, file)
     dataset = config.dataset or _dataset_of(infos, meta, file)
     kind = DATASETS[dataset]
-    generation = Generation.of(dataset, meta, kind.labels, second="data_list" in meta)
+    generation = InfoGeneration.of(dataset, meta, kind.labels, second="data_list" in meta)
     try:
         generation = generation.as_stated(infos)
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{file} has boxes that are not of numbers: {error}") from None
-    classes = classes_in(config.classes, kind.classes)
+    classes = read_classes(config.classes, kind.classes)
     places = _Places(root, config.clouds, kind, testing="test" in config.split)
     records = [
         _Record(place=place, info=info, files=dict(places.files(info, generation, config)))
@@ -180,7 +180,7 @@ class _Places:
         self._names: dict[str, frozenset[str]] = {}
 
     def files(
-        self, info: Mapping[str, Any], generation: Generation, config: OpenmmlabInfos
+        self, info: Mapping[str, Any], generation: InfoGeneration, config: OpenmmlabInfos
     ) -> Iterator[tuple[str, str]]:
         """Each stated path of a frame with the file in the dataset, where it is there."""
         stated = generation.cloud(info)
@@ -239,7 +239,7 @@ def _read(rules: _Rules, record: _Record) -> Reading:
     ), items
 
 
-def _frame(record: _Record, generation: Generation) -> InfoFrame:
+def _frame(record: _Record, generation: InfoGeneration) -> InfoFrame:
     if generation.second:
         return read_second(record.info, generation, record.place)
     if generation.dataset in ("kitti", "waymo"):
@@ -249,7 +249,7 @@ def _frame(record: _Record, generation: Generation) -> InfoFrame:
 
 def _calibration(
     rules: _Rules, record: _Record, frame: InfoFrame
-) -> tuple[Calibration, tuple[bytes, ...]]:
+) -> tuple[SensorCalibration, tuple[bytes, ...]]:
     """The calibration, of cameras whose size is known, and their images where they are wanted."""
     cameras, images = list[Camera](), list[bytes]()
     for path, camera in frame.cameras:
@@ -271,7 +271,7 @@ def _calibration(
         if sized.width and sized.height:
             cameras.append(sized)
             images.append(data)
-    calibration = Calibration(
+    calibration = SensorCalibration(
         benchmark=DATASETS[rules.dataset].benchmark,
         cameras=tuple(cameras),
         lidar_to_ego=frame.lidar_to_ego,

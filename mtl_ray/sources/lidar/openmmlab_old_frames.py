@@ -7,22 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.lidar.objects import FoundBox, inverse, points_of, pose
+from mtl_ray.sources.lidar.objects import FoundBox, inverse, known_points, pose
 from mtl_ray.sources.lidar.openmmlab_frames import NUSCENES_SIZE, InfoFrame
 from mtl_ray.sources.lidar.openmmlab_generation import (
     KITTI_CAMERA,
-    Generation,
-    box_of,
-    key_of,
+    InfoGeneration,
+    box_2d,
+    frame_name,
+    lidar_box,
     mapping,
     mappings,
     notes_of,
     optional_matrix,
-    pair,
     plane_of,
-    rectangle,
     square,
     text,
+    two_numbers,
 )
 from mtl_ray.sources.lidar.sweeps import Sweep
 
@@ -30,7 +30,7 @@ _COLUMNS = ("location", "dimensions", "rotation_y", "bbox", "alpha", "truncated"
 """Of the objects."""
 
 
-def read_kitti(info: Mapping[str, Any], generation: Generation) -> InfoFrame:
+def read_kitti(info: Mapping[str, Any], generation: InfoGeneration) -> InfoFrame:
     """Of 0.x, of KITTI, and of Waymo in its form."""
     calib, image = mapping(info, "calib"), mapping(info, "image")
     to_camera = square(calib["R0_rect"]) @ square(calib["Tr_velo_to_cam"])
@@ -46,7 +46,7 @@ def read_kitti(info: Mapping[str, Any], generation: Generation) -> InfoFrame:
     annos = info.get("annos")
     plane = info.get("plane")
     return InfoFrame(
-        key=key_of(generation.dataset, image.get("image_idx", 0)),
+        key=frame_name(generation.dataset, image.get("image_idx", 0)),
         cloud=generation.cloud(info),
         sweeps=(),
         cameras=((text(image.get("image_path")), camera),),
@@ -59,7 +59,7 @@ def read_kitti(info: Mapping[str, Any], generation: Generation) -> InfoFrame:
 
 
 def _columns(
-    annos: Mapping[str, Any], generation: Generation, to_camera: NDArray[np.float64]
+    annos: Mapping[str, Any], generation: InfoGeneration, to_camera: NDArray[np.float64]
 ) -> tuple[FoundBox, ...]:
     """The objects of a frame of 0.x: arrays of N rows, dimensions as length, height, width."""
     names = [str(name) for name in annos["name"]]
@@ -85,7 +85,7 @@ def _columns(
             *columns["dimensions"][row],
             columns["rotation_y"][row],
         )
-        box = box_of(values, name, generation, to_camera)
+        box = lidar_box(values, name, generation, to_camera)
         found.append(
             FoundBox(
                 name=name,
@@ -96,13 +96,13 @@ def _columns(
                 truncation=float(columns["truncated"][row]),
                 occlusion=int(columns["occluded"][row]),
                 alpha=float(columns["alpha"][row]) if box is not None else float("nan"),
-                box_2d=rectangle(columns["bbox"][row]),
+                box_2d=box_2d(columns["bbox"][row]),
             )
         )
     return tuple(found)
 
 
-def read_nuscenes(info: Mapping[str, Any], generation: Generation) -> InfoFrame:
+def read_nuscenes(info: Mapping[str, Any], generation: InfoGeneration) -> InfoFrame:
     """Of 0.x, of nuScenes and Lyft."""
     to_ego = pose(info["lidar2ego_rotation"], info["lidar2ego_translation"])
     to_global = pose(info["ego2global_rotation"], info["ego2global_translation"])
@@ -147,7 +147,7 @@ def _to_lidar(sensor: Mapping[str, Any]) -> NDArray[np.float64]:
     return matrix
 
 
-def _arrays(info: Mapping[str, Any], generation: Generation) -> tuple[FoundBox, ...]:
+def _arrays(info: Mapping[str, Any], generation: InfoGeneration) -> tuple[FoundBox, ...]:
     boxes = np.array(info["gt_boxes"], np.float64).reshape(-1, 7)
     names = [str(name) for name in info["gt_names"]]
     unknown = [-1] * len(names)
@@ -158,10 +158,10 @@ def _arrays(info: Mapping[str, Any], generation: Generation) -> tuple[FoundBox, 
     return tuple(
         FoundBox(
             name=name,
-            box=box_of(boxes[row], name, generation, None),
+            box=lidar_box(boxes[row], name, generation, None),
             where=f"object {row}",
-            num_points=points_of(int(lidar[row]), int(radar[row])),
-            velocity=pair(velocity[row]),
+            num_points=known_points(int(lidar[row]), int(radar[row])),
+            velocity=two_numbers(velocity[row]),
         )
         for row, name in enumerate(names)
     )

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.boxes_3d import count_points
 from mtl_ray.geometry.cameras import alpha_of, boxes_2d
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.lidar.config import Street
-from mtl_ray.sources.lidar.kitti import CLASSES, in_image
+from mtl_ray.sources.lidar.kitti import CLASSES, seen_by_camera
 from mtl_ray.sources.lidar.kitti_calibration import IMAGE_SIZE
-from mtl_ray.sources.lidar.street_layout import Scene, lay_out
+from mtl_ray.sources.lidar.street_layout import StreetScene, lay_out
 from mtl_ray.sources.lidar.street_rays import Hits, Rays, cast, spinning_rays
 from mtl_ray.sources.lidar.street_things import NOISE_M
 from mtl_ray.sources.source import Reading, Source, fingerprint_of
@@ -77,10 +77,10 @@ def _read(config: Street, number: int) -> Reading:
     hits = cast(rays, scene.ground, [thing.shapes for thing in scene.things])
     points, owners = _measured(scene, rays, hits, rng)
     if config.sector == "front":
-        kept = in_image(points, CAMERA)
+        kept = seen_by_camera(points, CAMERA)
         points, owners = points[kept], owners[kept]
     key = f"{config.split}-{number:06d}"
-    calibration = Calibration(
+    calibration = SensorCalibration(
         benchmark="kitti",
         cameras=(CAMERA,),
         ground=np.array(scene.ground),
@@ -95,7 +95,7 @@ def _read(config: Street, number: int) -> Reading:
 
 
 def _measured(
-    scene: Scene, rays: Rays, hits: Hits, rng: np.random.Generator
+    scene: StreetScene, rays: Rays, hits: Hits, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(N, 4) float32 points with intensity, and (N,) the thing that each belongs to, -1 for the
     ground.
@@ -114,7 +114,7 @@ def _measured(
 
 
 def _objects(
-    scene: Scene, hits: Hits, points: NDArray[np.float32], owners: NDArray[np.int64]
+    scene: StreetScene, hits: Hits, points: NDArray[np.float32], owners: NDArray[np.int64]
 ) -> Boxes3d:
     """The objects of which there is any point."""
     counts = np.bincount(owners[owners >= 0], minlength=len(scene.things))

@@ -26,7 +26,7 @@ Maker = Callable[[Spot, np.random.Generator], Thing]
 
 
 @dataclass(slots=True)
-class Scene:
+class StreetScene:
     """A scene under construction.
 
     Attributes:
@@ -67,7 +67,7 @@ class Scene:
         return thing
 
 
-def lay_out(rng: np.random.Generator, *, behind: bool) -> Scene:
+def lay_out(rng: np.random.Generator, *, behind: bool) -> StreetScene:
     """A scene around the sensor.
 
     Args:
@@ -75,7 +75,7 @@ def lay_out(rng: np.random.Generator, *, behind: bool) -> Scene:
         behind: whether there is something behind the sensor too.
     """
     a, b = (round(float(rng.uniform(-0.012, 0.012)), 6) for _ in range(2))
-    scene = Scene((-a, -b, 1.0, SENSOR_HEIGHT_M), round(float(rng.uniform(-0.12, 0.12)), 4))
+    scene = StreetScene((-a, -b, 1.0, SENSOR_HEIGHT_M), round(float(rng.uniform(-0.12, 0.12)), 4))
     start = -FAR_M if behind else 3.0
     if rng.random() < _SQUARES:
         _square(scene, rng, start)
@@ -84,7 +84,7 @@ def lay_out(rng: np.random.Generator, *, behind: bool) -> Scene:
     return scene
 
 
-def _street(scene: Scene, rng: np.random.Generator, start: float) -> None:
+def _street(scene: StreetScene, rng: np.random.Generator, start: float) -> None:
     """Own lane, oncoming lane, parked cars on both sides, pavements, walls."""
     lanes = (
         (0.0, 0.0, 25.0, 0.03),
@@ -110,7 +110,7 @@ def _street(scene: Scene, rng: np.random.Generator, start: float) -> None:
 
 
 def _row_of_cars(
-    scene: Scene,
+    scene: StreetScene,
     rng: np.random.Generator,
     start: float,
     lane: tuple[float, float],
@@ -131,7 +131,7 @@ def _row_of_cars(
         along += 5.2 + gap * float(rng.uniform(0, 2))
 
 
-def _row_of_walls(scene: Scene, rng: np.random.Generator, start: float, left: float) -> None:
+def _row_of_walls(scene: StreetScene, rng: np.random.Generator, start: float, left: float) -> None:
     along = start
     while along < FAR_M + 10:
         length = float(rng.uniform(6, 18))
@@ -141,7 +141,7 @@ def _row_of_walls(scene: Scene, rng: np.random.Generator, start: float, left: fl
         along += length + float(rng.uniform(0.5, 6))
 
 
-def _square(scene: Scene, rng: np.random.Generator, start: float) -> None:
+def _square(scene: StreetScene, rng: np.random.Generator, start: float) -> None:
     """Cars, cyclists and pedestrians anywhere, with any heading; walls far to the sides."""
     kinds: tuple[tuple[Maker, int, int, float], ...] = (
         (car, 5, 11, 2.6),
@@ -164,7 +164,7 @@ def _square(scene: Scene, rng: np.random.Generator, start: float) -> None:
 
 
 def _put_free(
-    scene: Scene,
+    scene: StreetScene,
     rng: np.random.Generator,
     maker: Maker,
     radius: float,

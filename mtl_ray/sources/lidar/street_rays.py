@@ -90,7 +90,7 @@ def _elevation(place: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class UprightBox:
     """A box that stands upright: centre, half sizes, cosine and sine of its heading."""
 
     x: float
@@ -170,7 +170,7 @@ class Ball:
         return np.where((rest > 0) & (near > 0), near, np.inf)
 
 
-Shape = Block | Pole | Ball
+SolidShape = UprightBox | Pole | Ball
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +190,7 @@ class Hits:
     seen: NDArray[np.int64]
 
 
-def cast(rays: Rays, ground: Sequence[float], things: Sequence[Sequence[Shape]]) -> Hits:
+def cast(rays: Rays, ground: Sequence[float], things: Sequence[Sequence[SolidShape]]) -> Hits:
     """Casts all rays.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_ray.sources.lidar.street_rays import Ball, Block, Pole, Shape
+from mtl_ray.sources.lidar.street_rays import Ball, Pole, SolidShape, UprightBox
 
 NOISE_M = 0.02
 """A measured distance is wrong by at most so much."""
@@ -29,7 +29,7 @@ class Thing:
 
     name: str
     box: tuple[float, ...]
-    shapes: tuple[Shape, ...]
+    shapes: tuple[SolidShape, ...]
     reflectance: float
 
 
@@ -42,7 +42,9 @@ class Spot:
     z: float
     yaw: float
 
-    def block(self, along: Sequence[float], across: Sequence[float], up: Sequence[float]) -> Block:
+    def block(
+        self, along: Sequence[float], across: Sequence[float], up: Sequence[float]
+    ) -> UprightBox:
         """A block from and to metres along the heading, to its left, and above the ground."""
         # The same nine decimals on every machine, as the directions of the rays.
         c, s = round(math.cos(self.yaw), 9), round(math.sin(self.yaw), 9)
@@ -50,7 +52,7 @@ class Spot:
         half_length, half_width, half_height = (
             (high - low) / 2 for low, high in (along, across, up)
         )
-        return Block(
+        return UprightBox(
             self.x + c * front - s * left, self.y + s * front + c * left, self.z + above,
             half_length, half_width, half_height, c, s,
         )  # fmt: skip
@@ -138,7 +140,7 @@ def wall(spot: Spot, length: float, rng: np.random.Generator) -> Thing:
 def clutter(spot: Spot, rng: np.random.Generator) -> Thing:
     """A lamp post, a tree, a bush, a bin or a box."""
     kind = int(rng.integers(5))
-    shapes: tuple[Shape, ...]
+    shapes: tuple[SolidShape, ...]
     if kind == 0:
         shapes = (spot.pole(0, 0, float(rng.uniform(0.06, 0.12)), (0.0, 6.0)),)
     elif kind == 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.inputs.point_cloud import Calibration, PointCloud
+from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 FEATURES = ("x", "y", "z", "intensity", "ring")
@@ -40,7 +40,7 @@ def with_sweeps(
     sweeps: Sequence[Sweep],
     wanted: int,
     read: Callable[[str], NDArray[np.float32]],
-    calibration: Calibration,
+    calibration: SensorCalibration,
 ) -> tuple[PointCloud, list[SkippedItem]]:
     """The points of a key frame and of up to ``wanted`` earlier sweeps, the latest first.
 

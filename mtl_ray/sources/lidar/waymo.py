@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.inputs.cloud_files import check_points
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.folders import stamps_of, subfolders
 from mtl_ray.sources.lidar.dataset_configs import Waymo
-from mtl_ray.sources.lidar.objects import FoundBox, classes_in, inverse, to_boxes_3d
-from mtl_ray.sources.lidar.waymo_frames import TOP, Frame, FrameCamera, Laser, read_frame
+from mtl_ray.sources.lidar.objects import FoundBox, inverse, read_classes, to_boxes_3d
+from mtl_ray.sources.lidar.waymo_frames import TOP, FrameCamera, Laser, WaymoFrame, read_frame
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.tfrecord_files import find_records, read_record
 
@@ -77,7 +77,7 @@ def open_waymo(config: Waymo) -> Source:
                     records.append(_Record(key, file, start, length))
         except ValueError as error:
             skipped.append(SkippedItem(file, "", str(error)))
-    classes = classes_in(config.classes, CLASSES)
+    classes = read_classes(config.classes, CLASSES)
     rules = _Rules(
         folder, classes, config.empty_boxes, config.camera_images, not split.startswith("test")
     )
@@ -132,7 +132,7 @@ def _read(rules: _Rules, record: _Record) -> Reading:
     ), items
 
 
-def _cloud(frame: Frame) -> PointCloud:
+def _cloud(frame: WaymoFrame) -> PointCloud:
     if not frame.lasers:
         raise ValueError("it has no range images of a lidar")
     returns = max(len(laser.returns) for laser in frame.lasers)
@@ -142,7 +142,7 @@ def _cloud(frame: Frame) -> PointCloud:
         for laser in frame.lasers
         if which < len(laser.returns)
     ]
-    calibration = Calibration(
+    calibration = SensorCalibration(
         cameras=tuple(map(_camera, frame.cameras)),
         lidar_to_ego=np.eye(4),
         ego_to_global=frame.pose,
@@ -165,7 +165,9 @@ def _camera(camera: FrameCamera) -> Camera:
     )
 
 
-def _found(rules: _Rules, frame: Frame, key: str, items: list[SkippedItem]) -> Iterator[FoundBox]:
+def _found(
+    rules: _Rules, frame: WaymoFrame, key: str, items: list[SkippedItem]
+) -> Iterator[FoundBox]:
     """The objects of a frame; those without a point become notes."""
     to_vehicle = frame.pose[:3, :3].T
     for place, label in enumerate(frame.labels, start=1):

@@ -85,7 +85,7 @@ class Label:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
+class WaymoFrame:
     """A message Frame: ``context`` is the name of the drive, ``pose`` (4, 4) the vehicle's."""
 
     context: str
@@ -96,7 +96,7 @@ class Frame:
     labels: tuple[Label, ...]
 
 
-def read_frame(data: bytes | memoryview, *, images: bool = True) -> Frame:
+def read_frame(data: bytes | memoryview, *, images: bool = True) -> WaymoFrame:
     """The parts of a frame that are used.
 
     Args:
@@ -110,7 +110,7 @@ def read_frame(data: bytes | memoryview, *, images: bool = True) -> Frame:
     context = frame.message(1)
     jpegs = {each.integer(1): bytes(each.data(2)) for each in frame.messages(4)} if images else {}
     cameras = {each.integer(1): each for each in context.messages(2)}
-    return Frame(
+    return WaymoFrame(
         context=context.text(1),
         microseconds=frame.integer(2),
         pose=_transform(frame.message(3), "the vehicle"),

@@ -16,9 +16,9 @@ from mtl_ray.geometry.outlines import polygons_of
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.writers.writer import (
-    MaskForm,
     Target,
     Writing,
+    WrittenMasks,
     needs,
     path_of,
     stem_of,
@@ -177,7 +177,7 @@ def annotation_file(target: Target) -> str:
     )
 
 
-def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
+def segmentation(mask: bytes, height: int, width: int, form: WrittenMasks) -> Any:
     """A mask as COCO stores it; ``[]`` if the object has none."""
     if not mask:
         return []

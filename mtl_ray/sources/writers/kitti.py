@@ -56,7 +56,7 @@ class KittiWriter:
         notes = [SkippedItem(sample.key, "", note, note=True) for note in _notes(encoded)]
         cameras = cameras or (NOMINAL,)
         self._put("velodyne", f"{found}.bin", encoded.data)
-        self._put("calib", f"{found}.txt", _text(calibration_of(cameras)))
+        self._put("calib", f"{found}.txt", _text(calibration_file_lines(cameras)))
         if (ground := encoded.calibration.ground) is not None:
             plane = plane_lines(ground, cameras[0].lidar_to_camera)
             self._put("planes", f"{found}.txt", _text(plane))
@@ -112,7 +112,7 @@ def frame_id(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip("._") or "_"
 
 
-def calibration_of(cameras: Sequence[Camera]) -> list[str]:
+def calibration_file_lines(cameras: Sequence[Camera]) -> list[str]:
     """The lines of a calibration file."""
     if len(cameras) == 1:
         return calibration_lines(cameras[0])

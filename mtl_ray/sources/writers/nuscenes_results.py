@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.inputs.point_cloud import Calibration
+from mtl_ray.inputs.point_cloud import SensorCalibration
 from mtl_ray.sources.lidar.objects import rotations
 
 MOST_BOXES = 500
@@ -51,7 +51,7 @@ def attribute_of(name: str, speed: float) -> str:
 
 
 def result_boxes(
-    calibration: Calibration,
+    calibration: SensorCalibration,
     boxes: NDArray[np.floating],
     scores: NDArray[np.floating],
     names: Sequence[str],

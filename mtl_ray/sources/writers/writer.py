@@ -18,7 +18,7 @@ from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """Characters that neither XML nor a list with one name per line can hold."""
-MaskForm = Literal["rle", "polygons", "none"]
+WrittenMasks = Literal["rle", "polygons", "none"]
 Writing = tuple[Any, list[SkippedItem]]
 """A small picklable record for the split's own file, and the items that the format cannot
 express.
@@ -42,7 +42,7 @@ class Target:
     split: str
     vocabulary: Vocabulary
     images: bool = True
-    masks: MaskForm | None = None
+    masks: WrittenMasks | None = None
     annotated: bool = True
 
 

@@ -12,7 +12,14 @@ from mtl_ray.annotations.labels import LABELS
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores, decode_labels
-from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+from mtl_ray.tasks.difference import (
+    Comparison,
+    Difference,
+    OutputArrays,
+    Sides,
+    field_faults,
+    fields_of,
+)
 from mtl_ray.tasks.fusing import FusionRule
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -30,7 +37,7 @@ class ClassificationTask:
     schema_name = "Labels"
     to_coco = None
 
-    def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
+    def decode(self, arrays: OutputArrays, frame: Frame, head: HeadKind) -> LabelScores:
         """See ``decode.decode``; the place of the image on the canvas does not matter."""
         return decode_labels(arrays, head.exclusive)
 
@@ -154,12 +161,14 @@ class ClassificationTask:
         """Scores, the best class, and whether classes are exclusive."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
-    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
+    def array_difference(
+        self, first: OutputArrays, second: OutputArrays, how: Comparison
+    ) -> Difference:
         """Scores, and the best class."""
         return _difference(first, second, how.sides)
 
 
-def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
+def _difference(first: OutputArrays, second: OutputArrays, sides: Sides) -> Difference:
     problems = field_faults(first, second, ("scores", "exclusive"), sides)
     if problems:
         return Difference(unit="labels", incomparable=problems)

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from mtl_ray.models.head import Candidates, Context, Features
 from mtl_ray.tasks.detection.options import Selection
-from mtl_ray.tasks.detection.suppression import Pool, Selected, best_class, suppress
+from mtl_ray.tasks.detection.suppression import (
+    ScoredBoxes,
+    Selected,
+    best_class,
+    suppress_candidates,
+)
 
 
 def cell_corners(
@@ -155,7 +160,7 @@ def select_indexed(candidates: Candidates, config: Selection, exporting: bool) -
         pool = _best_candidates(candidates, config)
     else:
         pool = _best_pairs(candidates, config, exporting)
-    return suppress(pool, config, exporting)
+    return suppress_candidates(pool, config, exporting)
 
 
 def select_pairs(
@@ -180,10 +185,10 @@ def select_pairs(
     values, index = F.pad(ranked, (0, k)).topk(k)  # (B, k)
     index = index.clamp(max=scores.shape[1] - 1)
     own = torch.arange(count, device=boxes.device)[:, None] == classes.gather(1, index)[:, None]
-    pool = Pool(
+    pool = ScoredBoxes(
         boxes.gather(1, index[..., None].expand(-1, -1, 4)), values[:, None] * own, index
     )  # scores (B, C, k)
-    return suppress(pool, config, exporting)
+    return suppress_candidates(pool, config, exporting)
 
 
 def _scores(candidates: Candidates, config: Selection) -> Tensor:
@@ -192,17 +197,19 @@ def _scores(candidates: Candidates, config: Selection) -> Tensor:
     return scores if config.score == "product" else scores.sqrt()
 
 
-def _all_candidates(candidates: Candidates, config: Selection) -> Pool:
+def _all_candidates(candidates: Candidates, config: Selection) -> ScoredBoxes:
     """All candidates, and padding for detections; scores up to the threshold are 0."""
     scores = _scores(candidates, config)
     ranked = scores if config.threshold_on == "score" else candidates["scores"]
     padding = (0, 0, 0, config.max_detections)
     scores = F.pad(scores * (ranked > config.score_threshold), padding)  # (B, N + K, C)
     index = torch.arange(scores.shape[1], device=scores.device).expand(scores.shape[0], -1)
-    return Pool(F.pad(candidates["boxes"], padding), scores.transpose(1, 2).contiguous(), index)
+    return ScoredBoxes(
+        F.pad(candidates["boxes"], padding), scores.transpose(1, 2).contiguous(), index
+    )
 
 
-def _best_candidates(candidates: Candidates, config: Selection) -> Pool:
+def _best_candidates(candidates: Candidates, config: Selection) -> ScoredBoxes:
     """The k best candidates; scores up to the threshold are 0.
 
     Scores are padded before ``topk``, since a graph with dynamic sizes may have fewer than k
@@ -219,10 +226,10 @@ def _best_candidates(candidates: Candidates, config: Selection) -> Pool:
     rows = place[..., None].expand(-1, -1, scores.shape[2])
     real = (ranked.gather(1, rows) > config.score_threshold) & (value >= 0)[..., None]
     scores = scores.gather(1, rows) * real
-    return Pool(boxes, scores.transpose(1, 2).contiguous(), place)
+    return ScoredBoxes(boxes, scores.transpose(1, 2).contiguous(), place)
 
 
-def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> Pool:
+def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> ScoredBoxes:
     """The candidates of the k best pairs of each level; the scores of all other pairs, and of
     boxes without area (outside of the valid part of the canvas), are 0.
 
@@ -257,4 +264,4 @@ def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> P
     boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
     has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)  # (B, L * k, 1)
     scores = scores * has_area
-    return Pool(boxes, scores.transpose(1, 2).contiguous(), index)
+    return ScoredBoxes(boxes, scores.transpose(1, 2).contiguous(), index)

@@ -13,7 +13,14 @@ from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.geometry.masks import area, ious
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+from mtl_ray.tasks.difference import (
+    Comparison,
+    Difference,
+    OutputArrays,
+    Sides,
+    field_faults,
+    fields_of,
+)
 
 PER_OBJECT = ("boxes", "scores", "classes", "masks", "keypoints")
 """The fields that have a row for each object."""
@@ -52,7 +59,7 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     return replace(apart, alone=tuple(alone))
 
 
-def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
+def array_difference(first: OutputArrays, second: OutputArrays, how: Comparison) -> Difference:
     """The difference of network outputs: objects without padding, or all candidates of the layout
     ``raw`` in order.
     """
@@ -70,7 +77,7 @@ def array_difference(first: Fields, second: Fields, how: Comparison) -> Differen
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
 
 
-def _cut(fields: Fields) -> float:
+def _cut(fields: OutputArrays) -> float:
     """The score at which the objects of an image were cut off: the lowest one if no row is padding,
     below 0 if all objects were kept.
 
@@ -81,7 +88,7 @@ def _cut(fields: Fields) -> float:
     return float(scores.min()) + CUT if len(scores) and (scores > 0).all() else -1.0
 
 
-def _unpadded(fields: Fields) -> Fields:
+def _unpadded(fields: OutputArrays) -> OutputArrays:
     """The objects of one image without padding, which has the score 0."""
     if "boxes" not in fields or "scores" not in fields:
         return fields
@@ -92,7 +99,7 @@ def _unpadded(fields: Fields) -> Fields:
     }
 
 
-def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
+def _on_canvas(prediction: Detections, frame: Frame) -> OutputArrays:
     """The fields of a prediction, with boxes and keypoints in pixels of the canvas, and masks as an
     array of encodings.
     """
@@ -110,8 +117,8 @@ def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
 
 
 def _objects_difference(
-    first: Fields,
-    second: Fields,
+    first: OutputArrays,
+    second: OutputArrays,
     reach: float,
     sides: Sides,
     frame: Frame | None = None,
@@ -158,7 +165,10 @@ def _objects_difference(
 
 
 def _alike(
-    first: Fields, second: Fields, pairs: tuple[NDArray[np.intp], NDArray[np.intp]], frame: Frame
+    first: OutputArrays,
+    second: OutputArrays,
+    pairs: tuple[NDArray[np.intp], NDArray[np.intp]],
+    frame: Frame,
 ) -> NDArray[np.bool_]:
     """Which pairs have similar masks: almost the same pixels, or few different ones for the size of
     the box.

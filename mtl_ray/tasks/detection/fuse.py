@@ -90,7 +90,7 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     return replace(chosen, boxes_xyxy=joined[best], scores=score[best])
 
 
-def suppress(models: Sequence[Detections], iou: float) -> Detections:
+def suppress_models(models: Sequence[Detections], iou: float) -> Detections:
     """The detections of all models on one image, but those that a better one of their class
     overlaps by more than ``iou``; best first.
     """
@@ -114,7 +114,7 @@ def fused_variants(variants: Sequence[Detections], rule: FusionRule) -> Detectio
     variant with the most has.
     """
     if rule.fuse == "nms":
-        found = suppress(variants, rule.iou)
+        found = suppress_models(variants, rule.iou)
     else:
         found = fuse(variants, Fusion(weights=(1.0,) * len(variants), iou=rule.iou))
     found = replace(

@@ -36,7 +36,7 @@ def select_candidates(
     groups = np.zeros_like(classes) if rule.class_agnostic else classes
     if rule.suppression in ("soft_nms", "matrix_nms"):
         best = np.argsort(-values, kind="stable")[: _most_lowered(len(boxes), rule, len(sizes))]
-        lower = soft_nms if rule.suppression == "soft_nms" else matrix_nms
+        lower = select_soft_nms if rule.suppression == "soft_nms" else select_matrix_nms
         chosen, lowered = lower(boxes[rows[best]], values[best], groups[best], rule)
         return boxes[rows[best[chosen]]], lowered, classes[best[chosen]].astype(np.int64)
     kept = np.arange(len(values))
@@ -108,7 +108,7 @@ def suppress_boxes(
     return np.array(kept, np.int64)
 
 
-def soft_nms(
+def select_soft_nms(
     boxes: NDArray[np.float32],
     scores: NDArray[np.float32],
     groups: NDArray[np.int64],
@@ -135,7 +135,7 @@ def soft_nms(
     return np.array(chosen, np.int64), np.array(values, np.float32)
 
 
-def matrix_nms(
+def select_matrix_nms(
     boxes: NDArray[np.float32],
     scores: NDArray[np.float32],
     groups: NDArray[np.int64],

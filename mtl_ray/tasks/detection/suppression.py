@@ -13,7 +13,7 @@ from torchvision.ops import nms
 from mtl_ray.tasks.detection.options import Selection
 
 
-class Pool(NamedTuple):
+class ScoredBoxes(NamedTuple):
     """What enters the suppression: ``boxes`` (B, k, 4) xyxy, ``scores`` (B, C, k), 0 where a pair
     does not count, ``candidate`` int64 (B, k): the index of each box among the candidates.
     """
@@ -34,7 +34,7 @@ class Selected(NamedTuple):
     candidate: Tensor
 
 
-def suppress(pool: Pool, config: Selection, exporting: bool) -> Selected:
+def suppress_candidates(pool: ScoredBoxes, config: Selection, exporting: bool) -> Selected:
     """The best pairs that remain; ``pool`` has at least ``max_detections`` pairs."""
     boxes, scores, index = pool
     if config.best_class or config.class_agnostic:

@@ -13,12 +13,12 @@ from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.lidar.anchors import (
     BACKGROUND,
     IGNORED,
-    Anchors,
+    AnchorGrid,
     anchors_of,
     decode,
     direction_bins,
     encode,
-    match,
+    match_anchors_3d,
     with_direction,
 )
 from mtl_ray.tasks.lidar.config import Anchor3dHead, check_learnt
@@ -68,7 +68,9 @@ class AnchorDetector(HeadModule):
         level = features[self.levels[0]]
         return self.conv_cls(level), self.conv_reg(level), self.conv_dir_cls(level)
 
-    def raw(self, features: Features, context: Context) -> tuple[Tensor, Tensor, Tensor, Anchors]:
+    def raw(
+        self, features: Features, context: Context
+    ) -> tuple[Tensor, Tensor, Tensor, AnchorGrid]:
         """Class logits (B, N, C), offsets (B, N, 7), direction logits (B, N, 2), all float32, and
         the anchors.
         """
@@ -81,7 +83,7 @@ class AnchorDetector(HeadModule):
         anchors = anchors_of(self.config, context.grid, (height, width), logits.device)
         return logits, offsets, directions, anchors
 
-    def assign(self, anchors: Anchors, targets: Mapping[str, Tensor]) -> Tensor:
+    def assign(self, anchors: AnchorGrid, targets: Mapping[str, Tensor]) -> Tensor:
         """(B, N): index of the object of each anchor, ``BACKGROUND`` or ``IGNORED``; all of a
         sample that is not annotated are ignored.
         """
@@ -92,7 +94,7 @@ class AnchorDetector(HeadModule):
                 found.append(torch.full((anchors.total,), IGNORED, device=boxes.device))
                 continue
             allowed = self.allowed[targets["classes"][row]] & wanted[row, :, None]
-            found.append(match(anchors, self.config.anchors, boxes.float(), allowed))
+            found.append(match_anchors_3d(anchors, self.config.anchors, boxes.float(), allowed))
         return torch.stack(found)
 
     def losses(

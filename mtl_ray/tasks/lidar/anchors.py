@@ -16,10 +16,10 @@ from mtl_ray.geometry.voxels import VoxelGrid
 from mtl_ray.tasks.lidar.config import Anchor3d, Anchor3dHead
 
 BACKGROUND, IGNORED = -1, -2
-"""In ``match``: an anchor is no object, or it is not judged."""
+"""In ``match_anchors_3d``: an anchor is no object, or it is not judged."""
 
 
-class Anchors(NamedTuple):
+class AnchorGrid(NamedTuple):
     """The anchors of a map of H x W cells; number ``(row * W + column) * A + kind``.
 
     Attributes:
@@ -48,7 +48,7 @@ class Anchors(NamedTuple):
 
 def anchors_of(
     config: Anchor3dHead, grid: VoxelGrid, size: tuple[int, int], device: torch.device
-) -> Anchors:
+) -> AnchorGrid:
     """The anchors of a map.
 
     Args:
@@ -64,7 +64,7 @@ def anchors_of(
         for yaw in config.rotations
     ]
     aligned = config.centres == "cell"
-    return Anchors(
+    return AnchorGrid(
         _places(low_x, high_x, size[1], device, aligned=aligned),
         _places(low_y, high_y, size[0], device, aligned=aligned),
         torch.tensor(kinds, dtype=torch.float32, device=device),
@@ -124,8 +124,8 @@ def _within(angle: Tensor, period: float) -> Tensor:
     return angle - torch.floor(angle / period) * period
 
 
-def match(
-    anchors: Anchors,
+def match_anchors_3d(
+    anchors: AnchorGrid,
     specs: Sequence[Anchor3d],
     boxes: Tensor,
     allowed: Tensor,
@@ -168,7 +168,7 @@ def _assign(overlaps: Tensor, positive: float, negative: float) -> Tensor:
     return torch.where(last >= 0, last, found)
 
 
-def axis_aligned_iou(anchors: Anchors, boxes: Tensor) -> Tensor:
+def axis_aligned_iou(anchors: AnchorGrid, boxes: Tensor) -> Tensor:
     """IoU (G, N) from above of objects (G, 7) and anchors of one size, all turned to the nearer
     axis. Anchors form a grid, so that overlaps along x and y are found apart.
     """

@@ -18,7 +18,7 @@ _BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 """Channels of the numbers of a box, in the order of ``CentreTargets.values``."""
 
 
-class ConvNorm(nn.Module):
+class ConvNormRelu(nn.Module):
     """A 3x3 convolution, batch normalisation and ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -31,7 +31,7 @@ class ConvNorm(nn.Module):
         return F.relu(self.bn(self.conv(level)))
 
 
-class Branches(nn.ModuleDict):
+class GroupBranches(nn.ModuleDict):
     """The maps of a group of classes, each two convolutions."""
 
     def __init__(self, config: CenterPointHead, classes: int) -> None:
@@ -41,7 +41,7 @@ class Branches(nn.ModuleDict):
         super().__init__(
             {
                 name: nn.Sequential(
-                    ConvNorm(config.shared_channels, config.branch_channels),
+                    ConvNormRelu(config.shared_channels, config.branch_channels),
                     nn.Conv2d(config.branch_channels, count, 3, padding=1),
                 )
                 for name, count in {**wanted, "heatmap": classes}.items()
@@ -81,8 +81,8 @@ class CenterPoint(HeadModule):
         self.config, self.classes = config, tuple(classes)
         self.stride = strides[config.levels[0]]
         self.groups = config.grouped(classes)
-        self.shared_conv = ConvNorm(channels[config.levels[0]], config.shared_channels)
-        self.task_heads = nn.ModuleList(Branches(config, len(group)) for group in self.groups)
+        self.shared_conv = ConvNormRelu(channels[config.levels[0]], config.shared_channels)
+        self.task_heads = nn.ModuleList(GroupBranches(config, len(group)) for group in self.groups)
 
     def places(self, group: Sequence[str]) -> list[int]:
         """The index of each class of a group among those of the head."""
@@ -91,7 +91,7 @@ class CenterPoint(HeadModule):
     def maps(self, features: Features) -> list[dict[str, Tensor]]:
         """Of each group its maps by name."""
         shared = self.shared_conv(features[self.levels[0]])
-        return [cast(Branches, branches).maps(shared) for branches in self.task_heads]
+        return [cast(GroupBranches, branches).maps(shared) for branches in self.task_heads]
 
     def targets(
         self, targets: Mapping[str, Tensor], size: tuple[int, int], context: Context
@@ -135,7 +135,7 @@ class CenterPoint(HeadModule):
         for index, (group, maps) in enumerate(zip(self.groups, every, strict=True)):
             channels = self.channels_of(group, targets["classes"])  # (B, M)
             heat = heat_maps(wanted, channels, len(group), (height, width))
-            of_heat = focal_loss(maps["heatmap"], heat)
+            of_heat = heatmap_focal_loss(maps["heatmap"], heat)
             of_heat = of_heat.masked_fill(~judged[:, self.places(group), None, None], 0)
             peaks = (heat == 1).sum().float()
             of_box, count = self._box_loss(maps, wanted, channels >= 0)
@@ -245,7 +245,7 @@ class CenterPoint(HeadModule):
         return renamed(tensors, [Rename(pattern, r"\1")])
 
 
-def focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
+def heatmap_focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
     """The focal loss of heat maps, elementwise (Law and Deng 2018, equation 1: alpha 2, beta 4);
     scores are kept within [1e-4, 1 - 1e-4].
     """

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.geometry.boxes_3d import nearest_axis_aligned
 from mtl_ray.samples import Annotation, Vocabulary
-from mtl_ray.tasks.difference import Fields
+from mtl_ray.tasks.difference import OutputArrays
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.select import (
     AnchorSelection,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mtl_ray.models.head import Head
 
 Metres = Annotated[float, Field(gt=0)]
-Level = Annotated[tuple[str, ...], Field(min_length=1, max_length=1)]
+OneLevel = Annotated[tuple[str, ...], Field(min_length=1, max_length=1)]
 
 NUSCENES_GROUPS = (
     ("car",),
@@ -75,7 +75,7 @@ class Anchor3dHead(HeadOptions):
     type: Literal["anchor_3d"] = "anchor_3d"
     task: ClassVar[Detection3dTask] = DETECTION_3D
     annotation: ClassVar[Annotation] = "boxes_3d"
-    levels: Level = ("BEV",)
+    levels: OneLevel = ("BEV",)
     anchors: Annotated[tuple[Anchor3d, ...], Field(min_length=1)]
     """Sizes, in the order of the channels of the published network."""
     rotations: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 1.57)
@@ -125,8 +125,8 @@ class Anchor3dHead(HeadOptions):
         ]
         return np.array([min(each, default=math.nan) for each in found])
 
-    def detections(self, arrays: Fields) -> Detections3d:
-        """See ``decode.SelectingHead``."""
+    def detections(self, arrays: OutputArrays) -> Detections3d:
+        """See ``decode.BoxHead3d``."""
         return select_anchors(arrays, self.select)
 
     def build(
@@ -147,7 +147,7 @@ class CenterPointHead(HeadOptions):
     type: Literal["center_point"] = "center_point"
     task: ClassVar[Detection3dTask] = DETECTION_3D
     annotation: ClassVar[Annotation] = "boxes_3d"
-    levels: Level = ("BEV",)
+    levels: OneLevel = ("BEV",)
     groups: tuple[tuple[str, ...], ...] | None = None
     """Classes that share the layers of a branch and suppress each other. By default the published
     six groups if the classes are the ten of nuScenes, else each class by itself, in the order of
@@ -194,8 +194,8 @@ class CenterPointHead(HeadOptions):
             return NUSCENES_GROUPS
         return tuple((name,) for name in sorted(classes))
 
-    def detections(self, arrays: Fields) -> Detections3d:
-        """See ``decode.SelectingHead``."""
+    def detections(self, arrays: OutputArrays) -> Detections3d:
+        """See ``decode.BoxHead3d``."""
         return select_centres(arrays, self.select)
 
     def build(

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from mtl_ray.geometry.rotated_iou import paired_intersections
 from mtl_ray.tasks.charts import BACKGROUND, Confusion
 from mtl_ray.tasks.lidar.matching import NOTHING, same_frame_pairs, serial_choice
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, NuscenesFrame, join_nuscenes
 
 MIN_SCORE = 0.3
 """Detections with a lower score are left out, as in drawings."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchRule:
+class ConfusionRule:
     """What a detection and its object must share.
 
     Attributes:
@@ -42,7 +42,7 @@ class MatchRule:
 
 
 def near_pairs(
-    truth: Columns, found: Columns, rule: MatchRule
+    truth: NuscenesColumns, found: NuscenesColumns, rule: ConfusionRule
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Detections, objects, and how well they fit (more is better), of the pairs in one frame that
     match.
@@ -63,7 +63,7 @@ def near_pairs(
     return one[fits], other[fits], overlap[fits]
 
 
-def _boxes(of: Columns) -> NDArray[np.float64]:
+def _boxes(of: NuscenesColumns) -> NDArray[np.float64]:
     return np.column_stack([of.centres, of.sizes, of.yaw])
 
 
@@ -72,7 +72,7 @@ def object_confusion(
     names: tuple[str, ...],
     *,
     min_score: float = MIN_SCORE,
-    rule: MatchRule,
+    rule: ConfusionRule,
 ) -> Confusion:
     """Counts objects by annotated and predicted class; the last row and column are the background.
 
@@ -86,8 +86,8 @@ def object_confusion(
         min_score: of the detections that count.
         rule: what matches.
     """
-    truth = columns_of([each.truth for each in frames])
-    found = columns_of([each.found for each in frames])
+    truth = join_nuscenes([each.truth for each in frames])
+    found = join_nuscenes([each.found for each in frames])
     found = found.take((found.scores >= min_score) & (found.state == 0))
     detection, place, fit = near_pairs(truth, found, rule)
     rank = np.empty(len(found), np.int64)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.geometry.appearance import Colour, colours_of
+from mtl_ray.geometry.appearance import Rgb, colours_of
 from mtl_ray.geometry.birds_eye import draw_boxes
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.lidar.decode import Detections3d
@@ -29,7 +29,7 @@ def draw_objects(
     palette = colours_of(len(classes), vocabulary.colours.get("boxes_3d", ()))
     known = len(value.classes)
     names = [*(classes[each] for each in value.classes), *value.names[known:]]
-    colours: list[Colour] = [palette[int(each)] for each in value.classes]
+    colours: list[Rgb] = [palette[int(each)] for each in value.classes]
     colours += [_OTHER] * (len(value) - known)
     # those without a class first, so that they hide nothing
     order = [*range(known, len(value)), *range(known)]

@@ -9,20 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.inputs.point_cloud import Calibration
+from mtl_ray.inputs.point_cloud import SensorCalibration
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall
-from mtl_ray.tasks.lidar.confusion import MIN_SCORE, MatchRule, object_confusion
+from mtl_ray.tasks.lidar.confusion import MIN_SCORE, ConfusionRule, object_confusion
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.kitti.columns import KittiFrame, columns_of
+from mtl_ray.tasks.lidar.kitti.columns import KittiFrame, join_kitti
 from mtl_ray.tasks.lidar.kitti.frames import kitti_frame
 from mtl_ray.tasks.lidar.kitti.keys import by_class, is_brief, main_precision, named_figures
 from mtl_ray.tasks.lidar.kitti.levels import MODERATE, count_line
 from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
 from mtl_ray.tasks.lidar.kitti.table import KittiTable, kitti_table
-from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame
-from mtl_ray.tasks.lidar.nuscenes.columns import columns_of as nuscenes_columns_of
-from mtl_ray.tasks.lidar.nuscenes.columns import count_line as nuscenes_count_line
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, join_nuscenes, nuscenes_count_line
 from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.lidar.nuscenes.table import ERROR_DISTANCE, ERRORS, NuscenesTable, nuscenes_table
 
@@ -40,7 +38,7 @@ class MeasuredFrame(NamedTuple):
     nuscenes: NuscenesFrame | None
 
 
-class Tables(NamedTuple):
+class BenchmarkTables(NamedTuple):
     """The results of both metrics; None without a frame."""
 
     kitti: KittiTable | None
@@ -60,7 +58,7 @@ class Detection3dMetric:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.frames: list[MeasuredFrame] = []
-        self._tables: Tables | None = None
+        self._tables: BenchmarkTables | None = None
 
     def update(self, sample: Sample, prediction: Detections3d) -> None:
         """Keeps one cloud; one whose objects are not annotated is left out."""
@@ -68,7 +66,7 @@ class Detection3dMetric:
         if truth is None:
             return
         points = sample.inputs.get("points")
-        calibration = Calibration() if points is None else points.calibration
+        calibration = SensorCalibration() if points is None else points.calibration
         found = _of_known_classes(prediction, sample)
         of_nuscenes = calibration.benchmark == "nuscenes"
         self.add(
@@ -162,7 +160,7 @@ class Detection3dMetric:
             precision_recall=PrecisionRecall(names=self.names, precision=curves, note=note),
         )
 
-    def confusion(self, min_score: float, rule: MatchRule) -> Confusion:
+    def confusion(self, min_score: float, rule: ConfusionRule) -> Confusion:
         """Which classes are taken for which; see ``confusion.object_confusion``."""
         frames = [each.nuscenes for each in self._ordered() if each.nuscenes is not None]
         return object_confusion(frames, self.names, min_score=min_score, rule=rule)
@@ -172,9 +170,9 @@ class Detection3dMetric:
         frames = self._ordered()
         if self.benchmark == "nuscenes":
             samples = [each.nuscenes.truth for each in frames if each.nuscenes is not None]
-            objects = nuscenes_columns_of(samples)
+            objects = join_nuscenes(samples)
             return [nuscenes_count_line(objects, c, name) for c, name in enumerate(self.names)]
-        truth = columns_of([each.kitti.truth for each in frames if each.kitti is not None])
+        truth = join_kitti([each.kitti.truth for each in frames if each.kitti is not None])
         lines = [count_line(truth, name) for name in self.names]
         if len(truth) and np.isinf(truth.heights).all():
             lines.append(
@@ -184,10 +182,14 @@ class Detection3dMetric:
             )
         return lines
 
-    def _rule(self) -> MatchRule:
-        return MatchRule(metres=2.0) if self.benchmark == "nuscenes" else MatchRule(overlap=0.5)
+    def _rule(self) -> ConfusionRule:
+        return (
+            ConfusionRule(metres=2.0)
+            if self.benchmark == "nuscenes"
+            else ConfusionRule(overlap=0.5)
+        )
 
-    def _objects(self, tables: Tables, c: int) -> int:
+    def _objects(self, tables: BenchmarkTables, c: int) -> int:
         if self.benchmark == "nuscenes":
             return 0 if tables.nuscenes is None else int(tables.nuscenes.objects[c])
         return 0 if tables.kitti is None else int(tables.kitti.objects[c, MODERATE])
@@ -198,12 +200,12 @@ class Detection3dMetric:
         """
         return sorted(self.frames, key=lambda frame: _by_value(frame.key))
 
-    def _measured(self) -> Tables:
+    def _measured(self) -> BenchmarkTables:
         if self._tables is None:
             frames = self._ordered()
             kitti = [frame.kitti for frame in frames if frame.kitti is not None]
             nuscenes = [frame.nuscenes for frame in frames if frame.nuscenes is not None]
-            self._tables = Tables(
+            self._tables = BenchmarkTables(
                 kitti=kitti_table(kitti, self.names) if kitti else None,
                 nuscenes=nuscenes_table(nuscenes, self.names) if nuscenes else None,
             )

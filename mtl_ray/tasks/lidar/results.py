@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.inputs.point_cloud import Calibration, EncodedPoints
+from mtl_ray.inputs.point_cloud import EncodedPoints, SensorCalibration
 from mtl_ray.samples import Sample
 from mtl_ray.sources.lidar.kitti_labels import kitti_lines
 from mtl_ray.sources.writers.kitti import frame_id
@@ -87,7 +87,7 @@ class NuScenesResults:
         return self.uri
 
 
-def open_results(
+def open_results_writer(
     form: ResultsForm, uri: str, names: Sequence[str], score_threshold: float
 ) -> ResultsWriter:
     """The writer of a form."""
@@ -95,6 +95,6 @@ def open_results(
     return writer(uri, names, score_threshold)
 
 
-def _calibration(sample: Sample) -> Calibration:
+def _calibration(sample: Sample) -> SensorCalibration:
     encoded = sample.inputs.get("points")
-    return encoded.calibration if isinstance(encoded, EncodedPoints) else Calibration()
+    return encoded.calibration if isinstance(encoded, EncodedPoints) else SensorCalibration()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.difference import Comparison, Difference, Fields
+from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
 from mtl_ray.tasks.frames import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
@@ -31,7 +31,7 @@ class Detection3dTask(PlainTask):
     schema_name = "Detections3d"
     to_coco = None
 
-    def decode(self, arrays: Fields, frame: Any, head: Any) -> Detections3d:
+    def decode(self, arrays: OutputArrays, frame: Any, head: Any) -> Detections3d:
         """See ``decode.decode_detections_3d``."""
         from mtl_ray.tasks.lidar.decode import decode_detections_3d
 
@@ -184,9 +184,9 @@ class Detection3dTask(PlainTask):
         self, form: ResultsForm, uri: str, vocabulary: Vocabulary, score_threshold: float
     ) -> ResultsWriter:
         """See ``ResultsTask``."""
-        from mtl_ray.tasks.lidar.results import open_results
+        from mtl_ray.tasks.lidar.results import open_results_writer
 
-        return open_results(form, uri, vocabulary.classes[self.kind.name], score_threshold)
+        return open_results_writer(form, uri, vocabulary.classes[self.kind.name], score_threshold)
 
     def row_type(self) -> Any:
         """A struct: boxes are 7 K numbers, velocity 2 K or null."""
@@ -226,7 +226,9 @@ class Detection3dTask(PlainTask):
 
         return prediction_difference(first, second, how)
 
-    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
+    def array_difference(
+        self, first: OutputArrays, second: OutputArrays, how: Comparison
+    ) -> Difference:
         """See ``difference.array_difference``."""
         from mtl_ray.tasks.lidar.difference import array_difference
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.columns import ColumnType
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
+from mtl_ray.inputs.input import ArraySpec, Input, InputArrays, TooLargeError
 
 
 class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
@@ -60,14 +60,14 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
             "valid": ArraySpec(shape=(1,), dtype=np.int32),
         }
 
-    def fill(self, raw: NDArray[np.float32], rule: "SignalCanvas", arrays: Arrays) -> int:
+    def fill(self, raw: NDArray[np.float32], rule: "SignalCanvas", arrays: InputArrays) -> int:
         length = min(len(raw), rule.length)
         arrays["signal"][:] = 0
         arrays["signal"][0, :length] = raw[:length]
         arrays["valid"][:] = length
         return length
 
-    def fill_empty(self, rule: "SignalCanvas", arrays: Arrays) -> int:
+    def fill_empty(self, rule: "SignalCanvas", arrays: InputArrays) -> int:
         return self.fill(np.zeros(rule.length, np.float32), rule, arrays)
 
     def other_rules(self, rule: "SignalCanvas") -> Sequence["SignalCanvas"]:

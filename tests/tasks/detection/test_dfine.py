@@ -19,7 +19,7 @@ from mtl_ray.models.hybrid_config import HgNetStage, HgNetV2Backbone, HybridEnco
 from mtl_ray.models.hybrid_encoder import HybridEncoder
 from mtl_ray.models.imports import Importing
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners, match, matching_costs
+from mtl_ray.tasks.detection.query.matcher import SetTargets, match_queries, matching_costs, to_xyxy
 from mtl_ray.tasks.detection.realtime.boxes import (
     canvas_targets,
     distribution_loss,
@@ -232,8 +232,8 @@ def test_all_layers_equal_those_of_transformers(kind: str, method: str) -> None:
             raw[f"boxes{layer}"], boxes[:, layer + first], rtol=1e-4, atol=1e-5
         )
         if kind == "dfine":
-            corners = expected.intermediate_predicted_corners[:, layer]
-            torch.testing.assert_close(raw[f"corners{layer}"], corners, rtol=1e-4, atol=1e-4)
+            to_xyxy = expected.intermediate_predicted_corners[:, layer]
+            torch.testing.assert_close(raw[f"corners{layer}"], to_xyxy, rtol=1e-4, atol=1e-4)
     if kind == "dfine":
         torch.testing.assert_close(raw["pre_logits"], logits[:, 0], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(raw["pre_boxes"], boxes[:, 0], rtol=1e-4, atol=1e-5)
@@ -381,7 +381,7 @@ def test_noisy_queries_are_objects_with_as_much_noise_as_configured(
             members = noisy.object[row][noisy.positive[row] & (noisy.group[row] == group)]
             assert sorted(members.tolist()) == objects.present[row].nonzero().flatten().tolist()
         box = objects.boxes[row][noisy.object[row]]
-        edges, true = corners(noisy.boxes[row]), corners(box)
+        edges, true = to_xyxy(noisy.boxes[row]), to_xyxy(box)
         shift = (edges - true).abs() / (box[:, 2:].repeat(1, 2) / 2)
         inside = ((edges > 2e-5) & (edges < 1 - 2e-5)).all(dim=1)
         restored, rejected = noisy.positive[row] & inside, ~noisy.positive[row] & real & inside
@@ -398,10 +398,10 @@ def test_noise_is_spread_evenly() -> None:
     objects = objects_of([40] * 20)
     noisy = noisy_queries(Denoising(queries=400), objects, CLASSES, 1)
     box = objects.boxes.gather(1, noisy.object[..., None].expand(-1, -1, 4))
-    shift = (corners(noisy.boxes) - corners(box)) / (box[..., 2:].repeat(1, 1, 2) / 2)
-    edges = corners(noisy.boxes)
+    shift = (to_xyxy(noisy.boxes) - to_xyxy(box)) / (box[..., 2:].repeat(1, 1, 2) / 2)
+    edges = to_xyxy(noisy.boxes)
     inside = noisy.positive[..., None] & (edges > 1e-3) & (edges < 1 - 1e-3)
-    inside &= (corners(box) > 0.3) & (corners(box) < 0.7)
+    inside &= (to_xyxy(box) > 0.3) & (to_xyxy(box) < 0.7)
     parts = torch.histc(shift[inside], 10, -1, 1) / inside.sum()
     assert inside.sum() > 5000
     assert (parts - 0.1).abs().max() < 0.02
@@ -432,7 +432,7 @@ def test_shift_targets_are_the_inverse_of_shifted_boxes(
     curvature = torch.tensor([4.0])
     steps = shift_steps(32, torch.tensor([0.5]), curvature)
     anchors, shifts = torch.tensor([anchor]), torch.tensor([shift])
-    boxes = corners(shifted_boxes(anchors, shifts, curvature))
+    boxes = to_xyxy(shifted_boxes(anchors, shifts, curvature))
     places = shift_targets(anchors, boxes, steps, curvature)
     left = places.long().clamp(max=31)
     found = steps[left] + (places - left) * (steps[left + 1] - steps[left])
@@ -515,7 +515,7 @@ def test_the_published_criterion_gives_boxes_of_all_layers_the_same_objects() ->
         objects,
         head.costs,
     )
-    (matched,) = match([costs], objects.present)
+    (matched,) = match_queries([costs], objects.present)
     total, count = torch.zeros(()), 0
     for row in range(2):
         for query in range(12):

@@ -14,16 +14,16 @@ from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.query.matcher import (
     MatchCosts,
     SetTargets,
-    corners,
     generalized_iou,
-    match,
+    match_queries,
     matching_costs,
+    to_xyxy,
 )
 from mtl_ray.tasks.detection.query.set_losses import (
     box_losses,
     counted_queries,
-    focal_loss,
     layer_targets,
+    query_focal_loss,
     set_targets,
     softmax_loss,
     target_classes,
@@ -99,7 +99,7 @@ def test_the_assignment_costs_least(seed: int, queries: int, most: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     costs = torch.randn(2, 3, queries, most, generator=draw)
     present = torch.rand(3, most, generator=draw) < 0.6
-    (matched,) = match([costs], present)
+    (matched,) = match_queries([costs], present)
     for layer, image in itertools.product(range(2), range(3)):
         row, there = matched[layer, image], present[image].nonzero()[:, 0]
         chosen = row[row >= 0]
@@ -115,8 +115,8 @@ def test_the_order_of_objects_does_not_matter() -> None:
     costs = torch.randn(3, 2, 7, 4)
     present = torch.tensor([[True, True, True, False], [True, True, True, True]])
     order = torch.tensor([2, 0, 3, 1])
-    (matched,) = match([costs], present)
-    (moved,) = match([costs[..., order]], present[:, order])
+    (matched,) = match_queries([costs], present)
+    (moved,) = match_queries([costs[..., order]], present[:, order])
     assert torch.equal(torch.where(moved >= 0, order[moved.clamp(min=0)], -1), matched)
 
 
@@ -126,11 +126,11 @@ def test_all_layers_are_matched_in_one_transfer(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Tensor, "cpu", lambda each: transfers.append(each.shape) or cpu(each))
     costs = [torch.randn(6, 2, 5, 3), torch.randn(1, 2, 40, 3)]
     present = torch.tensor([[True, False, True], [True, True, True]])
-    together = match(costs, present)
+    together = match_queries(costs, present)
     assert len(transfers) == 1
     assert [each.shape for each in together] == [(6, 2, 5), (1, 2, 40)]
     for each, cost in zip(together, costs, strict=True):
-        assert torch.equal(each, match([cost], present)[0])
+        assert torch.equal(each, match_queries([cost], present)[0])
 
 
 def test_costs_that_are_no_numbers_do_not_stop_the_training() -> None:
@@ -138,7 +138,7 @@ def test_costs_that_are_no_numbers_do_not_stop_the_training() -> None:
     logits[0, 0, 0], boxes[1, 1, 2] = torch.nan, torch.inf
     targets = objects()._replace(present=torch.ones(2, 4, dtype=torch.bool))
     costs = matching_costs(logits, boxes, targets, MatchCosts(kind="focal", class_weight=2.0))
-    (matched,) = match([costs], targets.present)
+    (matched,) = match_queries([costs], targets.present)
     assert ((matched >= 0).sum(dim=-1) == 4).all()
 
 
@@ -157,12 +157,12 @@ def test_losses_are_those_of_a_loop() -> None:
     logits, boxes = predictions()
     targets = objects(seed=3)
     rule = MatchCosts(kind="softmax", class_weight=1.0)
-    (matched,) = match([matching_costs(logits, boxes, targets, rule)], targets.present)
+    (matched,) = match_queries([matching_costs(logits, boxes, targets, rule)], targets.present)
     counted = torch.ones_like(matched, dtype=torch.bool)
     labels = target_classes(matched, targets, 3)
     cross = softmax_loss(logits, labels, counted, 0.1)
     known = torch.tensor([[True, True, True], [True, False, True]])
-    focal = focal_loss(logits[..., :3], labels, counted, known)
+    focal = query_focal_loss(logits[..., :3], labels, counted, known)
     of_boxes = box_losses(boxes, matched, targets)
     for layer in range(2):
         entropy = weights = distance = overlap = focused = 0.0
@@ -215,7 +215,7 @@ def test_boxes_are_relative_to_the_image_without_padding() -> None:
     assert found.size.tolist() == [[80, 50, 80, 50]]
     torch.testing.assert_close(found.boxes[0, 0], torch.tensor([0.25, 0.4, 0.25, 0.4]))
     torch.testing.assert_close(
-        corners(found.boxes[0]) * found.size, raw_targets()["boxes"][0], rtol=0, atol=1e-4
+        to_xyxy(found.boxes[0]) * found.size, raw_targets()["boxes"][0], rtol=0, atol=1e-4
     )
 
 

@@ -18,10 +18,10 @@ from mtl_ray.tasks.detection.two_stage.matching import (
     decode_boxes,
     encode_boxes,
     in_crowds,
-    match_boxes,
+    match_candidates,
     sample,
 )
-from mtl_ray.tasks.detection.two_stage.rpn import anchor_shapes
+from mtl_ray.tasks.detection.two_stage.rpn import anchor_corners
 from tests.tasks.detection.two_stage_cases import context, features, small_head, targets
 
 RULE = MatchRule(0.5, 0.3, 0.25)
@@ -40,11 +40,11 @@ def test_anchors_are_those_of_torchvision_if_they_are_rounded() -> None:
     theirs = AnchorGenerator(
         sizes=((32, 40), (64, 80)), aspect_ratios=((0.5, 1.0, 2.0),) * 2
     ).cell_anchors
-    torch.testing.assert_close(anchor_shapes(config, (4, 8)), torch.stack(theirs))
+    torch.testing.assert_close(anchor_corners(config, (4, 8)), torch.stack(theirs))
 
 
 def test_published_anchors_are_not_rounded() -> None:
-    shapes = anchor_shapes(RpnOptions(), (4,))[0]
+    shapes = anchor_corners(RpnOptions(), (4,))[0]
     size = shapes[:, 2:] - shapes[:, :2]
     torch.testing.assert_close(size.prod(dim=1), torch.full((3,), 32.0**2))
     torch.testing.assert_close(size[:, 1] / size[:, 0], torch.tensor([0.5, 1.0, 2.0]))
@@ -90,7 +90,7 @@ def test_candidates_are_matched_as_by_hand(
     candidates, boxes = boxes_of(2, count, seed=seed), boxes_of(2, objects, seed=seed + 1)
     valid, wanted = (torch.rand(2, n, generator=draw) < 0.7 for n in (count, objects))
     rule = RULE._replace(least=least)
-    found = match_boxes(candidates, valid, boxes, wanted, rule)
+    found = match_candidates(candidates, valid, boxes, wanted, rule)
     for image in range(2):
         kept, real = valid[image].nonzero().flatten(), wanted[image].nonzero().flatten()
         expected = by_hand(candidates[image][kept], boxes[image][real], rule)

@@ -20,11 +20,11 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.dynamic.assign import assign_soft_labels
 from mtl_ray.tasks.detection.dynamic.config import RtmdetHead, RtmdetInsHead
 from mtl_ray.tasks.detection.dynamic.matching import (
-    Points,
+    CandidatePoints,
+    binary_quality_focal_loss,
     box_overlaps,
     dynamic_k,
     pair_overlaps,
-    quality_focal_loss,
 )
 from mtl_ray.tasks.detection.dynamic.rtmdet_ins import dice_loss, dynamic_masks
 from mtl_ray.tasks.detection.options import Selection
@@ -198,7 +198,7 @@ def test_the_assignment_is_that_of_plain_loops(seed: int) -> None:
     found = assign_soft_labels(
         scene["logits"][None],
         scene["predicted"][None],
-        Points(scene["xy"], torch.full((len(points),), 8.0)),
+        CandidatePoints(scene["xy"], torch.full((len(points),), 8.0)),
         targets_in(scene),
         (scene["boxes"][None, :, :2] + scene["boxes"][None, :, 2:]) / 2,
         radius=3.0,
@@ -245,8 +245,10 @@ def test_overlaps_of_pairs_are_those_of_single_boxes(seed: int) -> None:
 
 def test_the_quality_focal_loss_is_zero_where_the_score_is_the_quality() -> None:
     quality = torch.tensor([0.1, 0.5, 0.9])
-    torch.testing.assert_close(quality_focal_loss(quality.logit(), quality, 2.0), torch.zeros(3))
-    wrong = quality_focal_loss(torch.zeros(1), torch.ones(1), 2.0)
+    torch.testing.assert_close(
+        binary_quality_focal_loss(quality.logit(), quality, 2.0), torch.zeros(3)
+    )
+    wrong = binary_quality_focal_loss(torch.zeros(1), torch.ones(1), 2.0)
     assert float(wrong) == pytest.approx(0.25 * np.log(2))
 
 

@@ -14,7 +14,7 @@ from mtl_ray.models.head import Context
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.dynamic.assign import assign_sim_ota
 from mtl_ray.tasks.detection.dynamic.config import YoloxHead
-from mtl_ray.tasks.detection.dynamic.matching import Points
+from mtl_ray.tasks.detection.dynamic.matching import CandidatePoints
 from mtl_ray.tasks.detection.dynamic.yolox import offset_targets
 from tests.tasks.detection.slow_assign import iou, matched, sim_ota_cost, sim_ota_possible
 from tests.tasks.head_cases import batch_of, images, inputs_of, model_of, scattered
@@ -88,7 +88,7 @@ def test_the_assignment_is_that_of_plain_loops(seed: int, stride: int) -> None:
     found = assign_sim_ota(
         scores[None],
         predicted[None],
-        Points(xy, torch.full((36,), float(stride))),
+        CandidatePoints(xy, torch.full((36,), float(stride))),
         targets,
         radius=1.5,
         topk=10,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
 
 SIZES = {
     "Car": (1.5, 1.6, 3.9),
@@ -45,7 +45,9 @@ def random_frame(rng: np.random.Generator, most: int = 12, copies: float = 1.5) 
     return KittiFrame(truth=truth, found=found)
 
 
-def _objects(rng: np.random.Generator, names: np.ndarray) -> tuple[Columns, np.ndarray, np.ndarray]:
+def _objects(
+    rng: np.random.Generator, names: np.ndarray
+) -> tuple[KittiColumns, np.ndarray, np.ndarray]:
     count = len(names)
     hwl = np.array([SIZES[name] for name in names]).reshape(-1, 3) * rng.uniform(0.9, 1.1)
     depth = rng.uniform(5, 55, count)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, NuscenesFrame, Racks
 
 CLASSES = (
     "car",
@@ -59,8 +59,8 @@ def _columns(
     attributes: np.ndarray,
     scores: np.ndarray,
     num_points: np.ndarray,
-) -> Columns:
-    found = Columns(
+) -> NuscenesColumns:
+    found = NuscenesColumns(
         classes=classes,
         centres=centres,
         sizes=sizes,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.rotated_iou import bev_iou, iou_3d
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame
 
 HEIGHTS, OCCLUSIONS, TRUNCATIONS = (40, 25, 25), (0, 1, 2), (0.15, 0.3, 0.5)
 NEIGHBOUR = {"car": "van", "pedestrian": "person_sitting"}
@@ -161,5 +161,5 @@ def _second_pass(
     return right, len(wrong), similarity
 
 
-def _regions(truth: Columns) -> NDArray[np.float64]:
+def _regions(truth: KittiColumns) -> NDArray[np.float64]:
     return np.asarray(truth.boxes_2d[truth.names == "DontCare"], np.float64)

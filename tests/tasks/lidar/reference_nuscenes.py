@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, NuscenesFrame
 
 NONE = {"traffic_cone": (2, 3, 4), "barrier": (3, 4)}
 
@@ -83,7 +83,9 @@ def _running_means(values: Sequence[float]) -> list[float]:
     return means
 
 
-def _errors(truth: Columns, g: int, found: Columns, d: int, name: str) -> list[float]:
+def _errors(
+    truth: NuscenesColumns, g: int, found: NuscenesColumns, d: int, name: str
+) -> list[float]:
     smaller = math.prod(map(min, truth.sizes[g], found.sizes[d]))
     union = math.prod(truth.sizes[g]) + math.prod(found.sizes[d]) - smaller
     period = math.pi if name == "barrier" else 2 * math.pi

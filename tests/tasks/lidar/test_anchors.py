@@ -19,7 +19,7 @@ from mtl_ray.tasks.lidar.anchors import (
     decode,
     direction_bins,
     encode,
-    match,
+    match_anchors_3d,
     with_direction,
 )
 from mtl_ray.tasks.lidar.config import Anchor3dHead
@@ -146,7 +146,7 @@ def test_anchors_are_matched_by_the_published_rule(seed: int) -> None:
     anchors = anchors_of(config, canvas.grid, (8, 8), torch.device("cpu"))
     boxes, classes = objects(6, seed)
     allowed = torch.nn.functional.one_hot(classes, 3).bool()
-    found = match(anchors, config.anchors, boxes, allowed).view(64, 3, 2)
+    found = match_anchors_3d(anchors, config.anchors, boxes, allowed).view(64, 3, 2)
     every = anchors.boxes(torch.arange(anchors.total)).view(64, 3, 2, 7).double().numpy()
     for place, spec in enumerate(config.anchors):
         own = torch.nonzero(allowed[:, place]).squeeze(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtl_ray.inputs.points import PointCanvas
 from mtl_ray.models.head import Context
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.lidar.center_point import focal_loss
+from mtl_ray.tasks.lidar.center_point import heatmap_focal_loss
 from mtl_ray.tasks.lidar.centres import peak_radius
 from mtl_ray.tasks.lidar.config import NUSCENES_GROUPS, CenterPointHead
 from mtl_ray.tasks.lidar.select import (
@@ -114,7 +114,7 @@ def test_the_radius_is_cornernets_as_centerpoint_has_it() -> None:
 def test_the_focal_loss_is_that_of_the_formula() -> None:
     logits, heat = torch.randn(40) * 4, torch.rand(40)
     heat[:5] = 1
-    for logit, wanted, found in zip(logits, heat, focal_loss(logits, heat), strict=True):
+    for logit, wanted, found in zip(logits, heat, heatmap_focal_loss(logits, heat), strict=True):
         score = min(max(1 / (1 + math.exp(-float(logit))), 1e-4), 1 - 1e-4)
         value = (
             -((1 - score) ** 2) * math.log(score)

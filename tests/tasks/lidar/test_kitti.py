@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, columns
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, columns
 from mtl_ray.tasks.lidar.kitti.keys import named_figures
 from mtl_ray.tasks.lidar.kitti.levels import LEVELS, OVERLAPS, count_line, least_overlaps
 from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
-from mtl_ray.tasks.lidar.kitti.table import average_precision, kitti_table
+from mtl_ray.tasks.lidar.kitti.table import kitti_table, sampled_precision
 from tests.tasks.lidar.random_kitti import random_frame
 from tests.tasks.lidar.reference_kitti import reference_ap
 
@@ -95,12 +95,12 @@ def test_without_images_every_level_has_all_objects() -> None:
     frames = [_without_image(random_frame(rng)) for _ in range(20)]
     table = kitti_table(frames, CLASSES)
     assert (table.objects == table.objects[:, :1]).all()
-    assert (average_precision(table.precision[:, AREAS.index("2D")], 40) == 0).all()
-    assert average_precision(table.precision[0, AREAS.index("3D")], 40)[0, 0] > 0
+    assert (sampled_precision(table.precision[:, AREAS.index("2D")], 40) == 0).all()
+    assert sampled_precision(table.precision[0, AREAS.index("3D")], 40)[0, 0] > 0
 
 
 def _without_image(frame: KittiFrame) -> KittiFrame:
-    def blind(values: Columns) -> Columns:
+    def blind(values: KittiColumns) -> KittiColumns:
         none = np.zeros(len(values))
         return replace(
             values,

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.confusion import MatchRule, object_confusion
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame
+from mtl_ray.tasks.lidar.confusion import ConfusionRule, object_confusion
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, NuscenesFrame
 
 NAMES = ("car", "pedestrian")
 
 
-def columns(rows: list[tuple[int, float, float, float]], state: int = 0) -> Columns:
+def columns(rows: list[tuple[int, float, float, float]], state: int = 0) -> NuscenesColumns:
     """Class, x, yaw, score of boxes of 4 x 2 m."""
     table = np.array(rows, np.float64).reshape(-1, 4)
     count = len(table)
-    return Columns(
+    return NuscenesColumns(
         classes=table[:, 0].astype(np.int64),
         centres=np.column_stack([table[:, 1], np.zeros((count, 2))]),
         sizes=np.tile([4.0, 2.0, 1.5], (count, 1)),
@@ -38,7 +38,7 @@ def test_own_class_first_then_any() -> None:
         ]
     )
     frame = NuscenesFrame(truth=truth, found=found)
-    counts = object_confusion([frame, frame], NAMES, rule=MatchRule()).counts
+    counts = object_confusion([frame, frame], NAMES, rule=ConfusionRule()).counts
     assert counts.tolist() == [[2, 2, 0], [0, 0, 2], [2, 2, 0]]
 
 
@@ -46,14 +46,18 @@ def test_overlap_or_distance() -> None:
     crossed = NuscenesFrame(
         truth=columns([(0, 0, 0, 0)]), found=columns([(0, 0.5, np.pi / 2, 0.9)])
     )  # IoU 4 / 12
-    for rule, right in ((MatchRule(), 0), (MatchRule(overlap=0.3), 1), (MatchRule(metres=1), 1)):
+    for rule, right in (
+        (ConfusionRule(), 0),
+        (ConfusionRule(overlap=0.3), 1),
+        (ConfusionRule(metres=1), 1),
+    ):
         assert object_confusion([crossed], NAMES, rule=rule).counts[0, 0] == right
     for wrong in ({"overlap": 0.0}, {"metres": 0.0}):
         with pytest.raises(ValueError, match="must be"):
-            MatchRule(**wrong)
+            ConfusionRule(**wrong)
 
 
 def test_objects_that_do_not_count_absorb() -> None:
     far = NuscenesFrame(truth=columns([(0, 0, 0, 0)], state=1), found=columns([(0, 0, 0, 0.9)]))
-    assert object_confusion([far], NAMES, rule=MatchRule()).counts.sum() == 0
-    assert object_confusion([], NAMES, rule=MatchRule()).counts.shape == (3, 3)
+    assert object_confusion([far], NAMES, rule=ConfusionRule()).counts.sum() == 0
+    assert object_confusion([], NAMES, rule=ConfusionRule()).counts.shape == (3, 3)

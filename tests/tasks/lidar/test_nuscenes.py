@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, count_line
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, nuscenes_count_line
 from mtl_ray.tasks.lidar.nuscenes.table import ERRORS, nuscenes_table
 from tests.tasks.lidar.random_nuscenes import CLASSES, random_sample
 from tests.tasks.lidar.reference_nuscenes import reference_class
@@ -61,7 +61,7 @@ def test_says_why_objects_do_not_count() -> None:
         state=np.arange(len(truth), dtype=np.int64) % 4,
     )
     assert len(truth) >= 4
-    line = count_line(truth, 0, "car")
+    line = nuscenes_count_line(truth, 0, "car")
     counts = [int((truth.state == state).sum()) for state in range(4)]
     assert line == (
         f"nuScenes car: {counts[0]} of {len(truth)} objects count; {counts[1]} are beyond the "

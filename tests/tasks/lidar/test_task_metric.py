@@ -8,7 +8,7 @@ import pytest
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.evaluation.report import report
-from mtl_ray.inputs.point_cloud import Calibration, Camera, PointCloud, encoded_points
+from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.kitti.frames import as_written
@@ -24,8 +24,8 @@ CAMERA = Camera(
     lidar_to_camera=AXES,
     projection=np.array([[720.0, 0, 621, 0], [0, 720, 187, 0], [0, 0, 1, 0]]),
 )
-KITTI = Calibration(benchmark="kitti", cameras=(CAMERA,))
-NUSCENES = Calibration(
+KITTI = SensorCalibration(benchmark="kitti", cameras=(CAMERA,))
+NUSCENES = SensorCalibration(
     benchmark="nuscenes",
     lidar_to_ego=np.array([[0.0, 1, 0, 0.9], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]]),
     ego_to_global=np.array([[0.6, -0.8, 0, 400], [0.8, 0.6, 0, 1100], [0, 0, 1, 0], [0, 0, 0, 1]]),
@@ -33,7 +33,7 @@ NUSCENES = Calibration(
 
 
 def frame(
-    seed: int, calibration: Calibration, *, copies: float = 1.5
+    seed: int, calibration: SensorCalibration, *, copies: float = 1.5
 ) -> tuple[Sample, Detections3d]:
     """A cloud without points, with objects and detections of them."""
     rng = np.random.default_rng(seed)
@@ -73,8 +73,8 @@ def measured(frames: list[tuple[Sample, Detections3d]]) -> Detection3dMetric:
     return metric
 
 
-@pytest.mark.parametrize("calibration", [KITTI, NUSCENES, Calibration()])
-def test_merged_parts_equal_one_pass(calibration: Calibration) -> None:
+@pytest.mark.parametrize("calibration", [KITTI, NUSCENES, SensorCalibration()])
+def test_merged_parts_equal_one_pass(calibration: SensorCalibration) -> None:
     frames = [frame(seed, calibration) for seed in range(12)]
     whole = measured(frames)
     parts = [measured(frames[start::3]) for start in (2, 0, 1)]
@@ -104,7 +104,7 @@ def test_main_figure_is_that_of_the_benchmark() -> None:
 
 
 def test_the_pose_of_the_vehicle_changes_nothing_but_ranges() -> None:
-    plain = Calibration(benchmark="nuscenes")
+    plain = SensorCalibration(benchmark="nuscenes")
     one, other = (
         measured([frame(seed, each) for seed in range(9)]).result() for each in (plain, NUSCENES)
     )
@@ -123,7 +123,7 @@ def test_detections_outside_the_image_are_dropped() -> None:
     (kept,) = measured([(sample, behind)]).frames
     assert kept.kitti is not None
     assert len(kept.kitti.found) == 1
-    (kept,) = measured([(frame(0, Calibration())[0], behind)]).frames
+    (kept,) = measured([(frame(0, SensorCalibration())[0], behind)]).frames
     assert kept.kitti is not None
     assert len(kept.kitti.found) == 2
 
@@ -139,7 +139,7 @@ def test_several_cameras_are_judged_in_the_whole_cloud(benchmark: str) -> None:
     cameras = (CAMERA, replace(CAMERA, name="back", lidar_to_camera=back))
     cloud = PointCloud(
         points=np.zeros((0, 4), np.float32),
-        calibration=Calibration(benchmark=benchmark, cameras=cameras),
+        calibration=SensorCalibration(benchmark=benchmark, cameras=cameras),
     )
     truth = Boxes3d.of(np.array(boxes, np.float64), ["Car"] * 4, CLASSES, boxes_2d=seen)
     sample = Sample(
@@ -162,7 +162,7 @@ def test_several_cameras_are_judged_in_the_whole_cloud(benchmark: str) -> None:
 
 
 def test_notes_say_what_counts() -> None:
-    lines = measured([frame(0, Calibration())]).notes()
+    lines = measured([frame(0, SensorCalibration())]).notes()
     assert lines[0].startswith("KITTI Car: ")
     assert "1 of the class van cost nothing" in lines[0]
     assert measured([frame(0, NUSCENES)]).notes()[0].startswith("nuScenes Car: ")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mtl_ray.tasks.detection.dense.boxes import distances
-from mtl_ray.tasks.detection.dense.losses import areas
+from mtl_ray.tasks.detection.dense.losses import intersection_union
 
 PADDED_TO = 32
 """OpenMMLab pads each image to a multiple of this before a batch; anchors of that part count."""
@@ -117,7 +117,7 @@ def assign_adaptively(
         real.append(value.isfinite())
         first += count
     index, exists = torch.cat(candidates, dim=2), torch.cat(real, dim=2)  # (B, M, K)
-    overlap, union = areas(anchors[index], boxes[:, :, None])  # (B, M, K)
+    overlap, union = intersection_union(anchors[index], boxes[:, :, None])  # (B, M, K)
     iou = overlap / union
     number = exists.sum(dim=2, keepdim=True)  # (B, M, 1)
     mean = (iou * exists).sum(dim=2, keepdim=True) / number.clamp(min=1)

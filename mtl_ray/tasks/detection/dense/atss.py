@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.boxes import centerness, decode_offsets, distances
 from mtl_ray.tasks.detection.dense.config import AtssHead
@@ -20,7 +20,7 @@ from mtl_ray.tasks.detection.dense.layers import start
 from mtl_ray.tasks.detection.dense.losses import box_iou_loss, focal_loss
 
 
-class Raw(NamedTuple):
+class AtssOutputs(NamedTuple):
     """Outputs: class logits (B, N, C), deltas (B, N, 4), centerness logits (B, N), anchors (N, 4)
     xyxy in canvas pixels.
     """
@@ -70,12 +70,12 @@ class Atss(AdaptiveGrid):
             centres.append(self.atss_centerness(boxes))
         return logits, deltas, centres
 
-    def raw(self, features: Features) -> Raw:
+    def raw(self, features: Features) -> AtssOutputs:
         """The outputs of all anchors."""
         logits, deltas, centres = (flatten_levels(maps, 1) for maps in self.outputs(features))
-        return Raw(logits, deltas, centres[..., 0], self.anchors(features))
+        return AtssOutputs(logits, deltas, centres[..., 0], self.anchors(features))
 
-    def boxes(self, raw: Raw) -> Tensor:
+    def boxes(self, raw: AtssOutputs) -> Tensor:
         """Predicted boxes (B, N, 4) xyxy in canvas pixels."""
         return decode_offsets(raw.deltas, raw.anchors, self.config.box_stds)
 
@@ -120,4 +120,4 @@ class Atss(AdaptiveGrid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0``, ``reg0`` and ``ctr0`` of each level."""
         classes, deltas, centres = self.outputs(features)
-        return numbered(cls=classes, reg=deltas, ctr=centres)
+        return numbered_levels(cls=classes, reg=deltas, ctr=centres)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.assign import Matches, assign_points
@@ -26,7 +26,7 @@ from mtl_ray.tasks.detection.dense.layers import start
 from mtl_ray.tasks.detection.dense.losses import box_iou_loss, focal_loss
 
 
-class Raw(NamedTuple):
+class FcosOutputs(NamedTuple):
     """Outputs: class logits (B, N, C), distances to the sides (B, N, 4) in canvas pixels,
     centerness logits (B, N), points (N, 2), and the strides (N, 1) of their cells.
     """
@@ -81,7 +81,7 @@ class Fcos(Grid):
             sides.append(value.clamp(min=0) * stride if self.config.norm_on_bbox else value.exp())
         return logits, sides, centres
 
-    def raw(self, features: Features, context: Context) -> Raw:
+    def raw(self, features: Features, context: Context) -> FcosOutputs:
         """The outputs of all points."""
         logits, sides, centres = (flatten_levels(maps, 1) for maps in self.outputs(features))
         corners, strides = self.corners(features)
@@ -89,9 +89,11 @@ class Fcos(Grid):
         if self.config.points == "torchvision":
             sizes = self.sizes(features)
             points = floored_corners(sizes, context.canvas_hw, 1, corners.device)
-        return Raw(logits, sides, centres[..., 0], points, strides)
+        return FcosOutputs(logits, sides, centres[..., 0], points, strides)
 
-    def assign(self, raw: Raw, features: Features, targets: Mapping[str, Tensor]) -> Matches:
+    def assign(
+        self, raw: FcosOutputs, features: Features, targets: Mapping[str, Tensor]
+    ) -> Matches:
         """The object of each point."""
         limits = torch.tensor(self.limits(), device=raw.points.device)  # (L, 2)
         counts = torch.tensor([height * width for height, width in self.sizes(features)])
@@ -148,7 +150,7 @@ class Fcos(Grid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0``, ``reg0`` (canvas pixels) and ``ctr0`` of each level."""
         classes, sides, centres = self.outputs(features)
-        return numbered(cls=classes, reg=sides, ctr=centres)
+        return numbered_levels(cls=classes, reg=sides, ctr=centres)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.boxes import around, distances
 from mtl_ray.tasks.detection.dense.config import GflHead
@@ -38,7 +38,7 @@ class Integral(nn.Module):
         return (logits.softmax(dim=-1) * self.project).sum(dim=-1)
 
 
-class Raw(NamedTuple):
+class GflOutputs(NamedTuple):
     """Outputs: class logits (B, N, C), logits of the bins of each side (B, N, 4, bins), points (N,
     2) and the strides (N, 1) of their cells, in canvas pixels.
     """
@@ -84,14 +84,14 @@ class Gfl(AdaptiveGrid):
             bins.append(scale(self.gfl_reg(self.reg_convs(level))).float())
         return logits, bins
 
-    def raw(self, features: Features) -> Raw:
+    def raw(self, features: Features) -> GflOutputs:
         """The outputs of all points."""
         logits, bins = (flatten_levels(maps, 1) for maps in self.outputs(features))
         points, strides = self.corners(features)
         bins = bins.reshape(*bins.shape[:2], 4, self.config.reg_max + 1)
-        return Raw(logits, bins, points, strides)
+        return GflOutputs(logits, bins, points, strides)
 
-    def boxes(self, raw: Raw) -> Tensor:
+    def boxes(self, raw: GflOutputs) -> Tensor:
         """Predicted boxes (B, N, 4) xyxy in canvas pixels."""
         return around(raw.points, self.integral(raw.bins) * raw.strides)
 
@@ -142,4 +142,4 @@ class Gfl(AdaptiveGrid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
         classes, bins = self.outputs(features)
-        return numbered(cls=classes, reg=bins)
+        return numbered_levels(cls=classes, reg=bins)

@@ -18,7 +18,7 @@ from mtl_ray.tasks.detection.dense.assign import assign_adaptively, valid_cells
 from mtl_ray.tasks.detection.dense.config import AtssHead, FcosHead, GflHead
 from mtl_ray.tasks.detection.dense.layers import Scale, tower
 
-Sizes = list[tuple[int, int]]
+LevelSizes = list[tuple[int, int]]
 """(height, width) of each level in cells."""
 
 
@@ -57,7 +57,7 @@ class Grid(DenseModule, HeadModule):
         """The top left corner (N, 2) x, y and the stride (N, 1) of each cell in canvas pixels."""
         return cell_corners(self.sizes(features), self.strides, 1, features[self.levels[0]].device)
 
-    def sizes(self, features: Features) -> Sizes:
+    def sizes(self, features: Features) -> LevelSizes:
         """The cells of each level."""
         return [(level.shape[2], level.shape[3]) for level in self.maps(features)]
 
@@ -66,7 +66,7 @@ class Grid(DenseModule, HeadModule):
         counts = [height * width for height, width in self.sizes(features)]
         return level_masks(counts, features[self.levels[0]].device)
 
-    def by_level(self, arrays: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+    def by_level(self, arrays: Mapping[str, Tensor], sizes: LevelSizes) -> dict[str, Tensor]:
         """Targets (B, N, ...) also under the names of OpenMMLab's heads: of each level ``NAME_l0``
         (B * cells, ...), image after image.
         """
@@ -83,7 +83,7 @@ class Grid(DenseModule, HeadModule):
         return below("bbox_head.", tensors) if program == "openmmlab" else {}
 
 
-class Assigned(NamedTuple):
+class AssignedCells(NamedTuple):
     """What each of N cells of B images learns: its object int64 (B, N), whether it is positive, its
     class int64 (B, N), the number of classes where it is not, and whether it has a class loss.
     """
@@ -109,7 +109,7 @@ class AdaptiveGrid(Grid):
 
     def assigned(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
-    ) -> Assigned:
+    ) -> AssignedCells:
         """The object of each cell."""
         sizes = self.sizes(features)
         valid = valid_cells(sizes, self.strides, context.valid_hw)  # (B, N)
@@ -123,7 +123,7 @@ class AdaptiveGrid(Grid):
         )
         labels = labels_of(targets, match, positive, self.classes)
         judged = counted(targets, positive, self.corners(features)[0]) & valid
-        return Assigned(match, positive, labels, judged)
+        return AssignedCells(match, positive, labels, judged)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -72,7 +72,7 @@ def box_iou_loss(boxes: Tensor, targets: Tensor, kind: str) -> Tensor:
     """The loss of boxes (..., 4) xyxy: ``iou`` is -log(IoU) (Yu et al. 2016, UnitBox), ``giou`` is
     1 - GIoU (Rezatofighi et al. 2019, algorithm 2).
     """
-    overlap, union = areas(boxes, targets)
+    overlap, union = intersection_union(boxes, targets)
     iou = overlap / union
     if kind == "iou":
         return -iou.clamp(min=EPS).log()
@@ -85,11 +85,11 @@ def box_iou_loss(boxes: Tensor, targets: Tensor, kind: str) -> Tensor:
 
 def paired_iou(boxes: Tensor, targets: Tensor) -> Tensor:
     """IoU (...) of boxes (..., 4) and targets (..., 4), xyxy."""
-    overlap, union = areas(boxes, targets)
+    overlap, union = intersection_union(boxes, targets)
     return overlap / union
 
 
-def areas(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def intersection_union(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The areas of intersection and union, each (...), of boxes (..., 4) xyxy."""
     sides = torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(
         boxes[..., :2], targets[..., :2]

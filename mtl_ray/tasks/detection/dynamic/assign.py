@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtl_ray.tasks.detection.dynamic.matching import (
-    Assigned,
-    Points,
+    AssignedCandidates,
+    CandidatePoints,
     dynamic_k,
     pair_overlaps,
     wanted_objects,
@@ -30,14 +30,14 @@ OUTSIDE = 1e5
 def assign_sim_ota(
     scores: Tensor,
     boxes: Tensor,
-    points: Points,
+    points: CandidatePoints,
     targets: Mapping[str, Tensor],
     *,
     radius: float,
     topk: int,
     overlap_cost: float,
     class_cost: float,
-) -> Assigned:
+) -> AssignedCandidates:
     """SimOTA (Ge et al. 2021, YOLOX, section 2.3).
 
     Args:
@@ -79,14 +79,14 @@ def assign_sim_ota(
 def assign_soft_labels(
     logits: Tensor,
     boxes: Tensor,
-    points: Points,
+    points: CandidatePoints,
     targets: Mapping[str, Tensor],
     centres: Tensor,
     *,
     radius: float,
     topk: int,
     overlap_cost: float,
-) -> Assigned:
+) -> AssignedCandidates:
     """Dynamic soft label assignment (Lyu et al. 2022, RTMDet, section 3.3, eq. 2 to 5).
 
     Args:

@@ -11,7 +11,7 @@ SMALLEST = 1e-6
 """The least area that something is divided by."""
 
 
-class Assigned(NamedTuple):
+class AssignedCandidates(NamedTuple):
     """What each of N candidates of B images learns.
 
     Attributes:
@@ -25,7 +25,7 @@ class Assigned(NamedTuple):
     overlap: Tensor
 
 
-class Points(NamedTuple):
+class CandidatePoints(NamedTuple):
     """The candidates of a head: ``xy`` (N, 2) in canvas pixels and ``stride`` (N,)."""
 
     xy: Tensor
@@ -39,7 +39,7 @@ def wanted_objects(targets: Mapping[str, Tensor]) -> Tensor:
 
 def dynamic_k(
     cost: Tensor, overlaps: Tensor, wanted: Tensor, possible: Tensor, topk: int
-) -> Assigned:
+) -> AssignedCandidates:
     """Gives each object its cheapest candidates; a candidate that several objects get goes to the
     one to which it is cheapest.
 
@@ -64,7 +64,7 @@ def dynamic_k(
     chosen = torch.where(claims > 1, cost.argmin(dim=1), claimed.int().argmax(dim=1))
     positive = claims > 0
     overlap = overlaps.gather(1, chosen[:, None]).squeeze(1)
-    return Assigned(chosen * positive, positive, torch.where(positive, overlap, 0.0))
+    return AssignedCandidates(chosen * positive, positive, torch.where(positive, overlap, 0.0))
 
 
 def pair_overlaps(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
@@ -94,25 +94,27 @@ def box_overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return iou, iou - (hull - union) / hull
 
 
-def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float) -> Tensor:
+def binary_quality_focal_loss(logits: Tensor, quality: Tensor, beta: float) -> Tensor:
     """Quality focal loss (Li et al. 2020, eq. 2) of logits with a quality in [0, 1]."""
     distance = (quality - logits.sigmoid()).abs().pow(beta)
     return F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance
 
 
-def matched_boxes(assigned: Assigned, targets: Mapping[str, Tensor]) -> Tensor:
+def matched_boxes(assigned: AssignedCandidates, targets: Mapping[str, Tensor]) -> Tensor:
     """(B, N, 4) xyxy, the box of each candidate's object."""
     return targets["boxes"].gather(1, assigned.object[..., None].expand(-1, -1, 4))
 
 
-def matched_classes(assigned: Assigned, targets: Mapping[str, Tensor], count: int) -> Tensor:
+def matched_classes(
+    assigned: AssignedCandidates, targets: Mapping[str, Tensor], count: int
+) -> Tensor:
     """(B, N, count) float32, 1 at the class of each candidate's object; 0 without an object."""
     classes = targets["classes"].gather(1, assigned.object).clamp(min=0)
     return F.one_hot(classes, count).float() * assigned.positive[..., None]
 
 
 def target_arrays(
-    assigned: Assigned, targets: Mapping[str, Tensor], classes: int, counted: Tensor
+    assigned: AssignedCandidates, targets: Mapping[str, Tensor], classes: int, counted: Tensor
 ) -> dict[str, Tensor]:
     """What the losses compare with (see ``InspectedHead``), and ``target_scores`` (B, N), the
     overlaps of positive candidates.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import RTMDET_NORM, ConvUnit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered_levels
 from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -24,12 +24,12 @@ from mtl_ray.tasks.detection.dynamic import matching
 from mtl_ray.tasks.detection.dynamic.assign import assign_soft_labels
 from mtl_ray.tasks.detection.dynamic.config import RtmdetHead, RtmdetInsHead
 from mtl_ray.tasks.detection.dynamic.matching import (
-    Assigned,
-    Points,
+    AssignedCandidates,
+    CandidatePoints,
+    binary_quality_focal_loss,
     box_overlaps,
     matched_boxes,
     matched_classes,
-    quality_focal_loss,
 )
 
 SHARED = re.compile(r"(cls|reg)_convs\.(\d+)\.(\d+)\.conv\.weight")
@@ -145,12 +145,12 @@ class RtmdetBase(HeadModule):
         """(B, M, 2) x, y of the objects, near which their candidates are."""
         return (targets["boxes"][..., :2] + targets["boxes"][..., 2:]) / 2
 
-    def assign(self, outputs: RtmdetOutputs, targets: Mapping[str, Tensor]) -> Assigned:
+    def assign(self, outputs: RtmdetOutputs, targets: Mapping[str, Tensor]) -> AssignedCandidates:
         """See ``assign_soft_labels``."""
         return assign_soft_labels(
             outputs.logits.detach(),
             outputs.boxes.detach(),
-            Points(outputs.points, outputs.strides[:, 0]),
+            CandidatePoints(outputs.points, outputs.strides[:, 0]),
             targets,
             self.centres(targets),
             radius=self.options.center_radius,
@@ -159,7 +159,7 @@ class RtmdetBase(HeadModule):
         )
 
     def counted(
-        self, outputs: RtmdetOutputs, assigned: Assigned, targets: Mapping[str, Tensor]
+        self, outputs: RtmdetOutputs, assigned: AssignedCandidates, targets: Mapping[str, Tensor]
     ) -> Tensor:
         """(B, N) whether a candidate has a class loss: not in a crowd. The padding of a canvas is
         background.
@@ -181,12 +181,14 @@ class RtmdetBase(HeadModule):
         return self.terms(outputs, assigned, targets)
 
     def terms(
-        self, outputs: RtmdetOutputs, assigned: Assigned, targets: Mapping[str, Tensor]
+        self, outputs: RtmdetOutputs, assigned: AssignedCandidates, targets: Mapping[str, Tensor]
     ) -> dict[str, Term]:
         """``class`` and ``box``; see ``losses``."""
         count = assigned.overlap.sum()
         quality = matched_classes(assigned, targets, self.classes) * assigned.overlap[..., None]
-        class_loss = quality_focal_loss(outputs.logits, quality, self.options.beta)  # (B, N, C)
+        class_loss = binary_quality_focal_loss(
+            outputs.logits, quality, self.options.beta
+        )  # (B, N, C)
         learnt = self.counted(outputs, assigned, targets)[..., None]
         learnt = learnt & targets["known_classes"][:, None]
         class_loss = torch.where(learnt, class_loss, 0.0)
@@ -214,7 +216,7 @@ class RtmdetBase(HeadModule):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
         classes, boxes = self.maps(features)
-        return numbered(cls=classes, reg=boxes)
+        return numbered_levels(cls=classes, reg=boxes)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

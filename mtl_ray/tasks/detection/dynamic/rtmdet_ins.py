@@ -11,7 +11,7 @@ from mtl_ray.models.csp import RTMDET_NORM, ConvUnit
 from mtl_ray.models.head import Context, Features, Term
 from mtl_ray.tasks.detection.candidates import flatten_levels, select_indexed
 from mtl_ray.tasks.detection.dynamic.config import RtmdetInsHead
-from mtl_ray.tasks.detection.dynamic.matching import Assigned
+from mtl_ray.tasks.detection.dynamic.matching import AssignedCandidates
 from mtl_ray.tasks.detection.dynamic.rtmdet import RtmdetBase, RtmdetOutputs
 
 REACH = 8
@@ -163,7 +163,7 @@ class RtmdetIns(RtmdetBase):
         self,
         features: Features,
         outputs: RtmdetOutputs,
-        assigned: Assigned,
+        assigned: AssignedCandidates,
         targets: Mapping[str, Tensor],
     ) -> Term:
         """Masks are compared at ``mask_loss_stride``."""

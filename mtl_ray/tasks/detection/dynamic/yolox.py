@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import YOLOX_NORM, conv_unit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered_levels
 from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -21,8 +21,8 @@ from mtl_ray.tasks.detection.dynamic import matching
 from mtl_ray.tasks.detection.dynamic.assign import assign_sim_ota
 from mtl_ray.tasks.detection.dynamic.config import YoloxHead
 from mtl_ray.tasks.detection.dynamic.matching import (
-    Assigned,
-    Points,
+    AssignedCandidates,
+    CandidatePoints,
     box_overlaps,
     matched_boxes,
     matched_classes,
@@ -125,7 +125,7 @@ class Yolox(DenseModule, HeadModule):
             strides,
         )
 
-    def assign(self, outputs: YoloxOutputs, targets: Mapping[str, Tensor]) -> Assigned:
+    def assign(self, outputs: YoloxOutputs, targets: Mapping[str, Tensor]) -> AssignedCandidates:
         """See ``assign_sim_ota``."""
         config = self.config
         with torch.no_grad():
@@ -133,7 +133,7 @@ class Yolox(DenseModule, HeadModule):
             return assign_sim_ota(
                 scores.sqrt(),
                 outputs.boxes(),
-                Points(outputs.corners + outputs.strides * 0.5, outputs.strides[:, 0]),
+                CandidatePoints(outputs.corners + outputs.strides * 0.5, outputs.strides[:, 0]),
                 targets,
                 radius=config.center_radius,
                 topk=config.assign_topk,
@@ -142,7 +142,7 @@ class Yolox(DenseModule, HeadModule):
             )
 
     def counted(
-        self, outputs: YoloxOutputs, assigned: Assigned, targets: Mapping[str, Tensor]
+        self, outputs: YoloxOutputs, assigned: AssignedCandidates, targets: Mapping[str, Tensor]
     ) -> Tensor:
         """(B, N) whether a candidate has an objectness loss: not in a crowd, nor where a class that
         the dataset does not annotate is the most likely one.
@@ -204,7 +204,7 @@ class Yolox(DenseModule, HeadModule):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
         classes, boxes, objectness = self.maps(features)
-        return numbered(cls=classes, reg=boxes, obj=objectness)
+        return numbered_levels(cls=classes, reg=boxes, obj=objectness)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

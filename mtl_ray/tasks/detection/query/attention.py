@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Sizes = Sequence[tuple[int, int]]
+TokenSizes = Sequence[tuple[int, int]]
 """(height, width) in cells of each level of a sequence of tokens."""
 
 
@@ -139,7 +139,7 @@ class DeformableAttention(nn.Module):
         query_pos: Tensor | None,
         value: Tensor,
         references: Tensor,
-        sizes: Sizes,
+        sizes: TokenSizes,
         ignored: Tensor | None = None,
     ) -> Tensor:
         """Queries (B, Q, width) attend to a few sampled places of the values.
@@ -182,7 +182,7 @@ def first_offsets(heads: int, points: Sequence[int]) -> Tensor:
     return direction[:, None] * steps[:, None]
 
 
-def sampling_places(offsets: Tensor, references: Tensor, sizes: Sizes) -> Tensor:
+def sampling_places(offsets: Tensor, references: Tensor, sizes: TokenSizes) -> Tensor:
     """(B, Q, heads, levels, points, 2): x, y in parts of each level's map.
 
     Args:
@@ -206,7 +206,7 @@ def sampling_places(offsets: Tensor, references: Tensor, sizes: Sizes) -> Tensor
 
 
 def sample_levels(
-    values: Tensor, sizes: Sizes, places: Tensor, weights: Tensor, points: Sequence[int]
+    values: Tensor, sizes: TokenSizes, places: Tensor, weights: Tensor, points: Sequence[int]
 ) -> Tensor:
     """The weighted sum of bilinear samples of all levels, in float32: half precision would round
     places and overflow.
@@ -252,7 +252,7 @@ def sine_features(places: Tensor, features: int, temperature: float = 10000.0) -
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-def valid_cells(
+def valid_rows_columns(
     valid_hw: Tensor, canvas_hw: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Which rows (B, h) and columns (B, w) of a feature map show the image, bool: those whose first

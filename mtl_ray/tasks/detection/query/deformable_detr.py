@@ -17,24 +17,29 @@ from mtl_ray.tasks.detection.query.attention import (
 )
 from mtl_ray.tasks.detection.query.config import DeformableDetrHead
 from mtl_ray.tasks.detection.query.deformable_layers import (
-    Branches,
     Cells,
-    DecoderLayer,
-    EncoderLayer,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+    LayerBranches,
     Layers,
     flattened,
 )
-from mtl_ray.tasks.detection.query.matcher import MatchCosts, SetTargets, match, matching_costs
+from mtl_ray.tasks.detection.query.matcher import (
+    MatchCosts,
+    SetTargets,
+    match_queries,
+    matching_costs,
+)
 from mtl_ray.tasks.detection.query.published import imported_deformable_detr
 from mtl_ray.tasks.detection.query.set_losses import (
     box_losses,
     canvas_boxes,
     counted_queries,
-    focal_loss,
     image_size,
     layer_prefixes,
     layer_targets,
     layer_terms,
+    query_focal_loss,
     set_targets,
     target_classes,
 )
@@ -60,7 +65,7 @@ class Start(NamedTuple):
     proposals: Proposals | None
 
 
-class Part(NamedTuple):
+class LayerPredictions(NamedTuple):
     """Predictions of G layers and what they are compared with.
 
     Attributes:
@@ -78,7 +83,7 @@ class Part(NamedTuple):
     prefixes: list[str]
 
 
-class Predictions(NamedTuple):
+class DecoderOutputs(NamedTuple):
     """Of each decoder layer logits (B, Q, classes) and boxes (B, Q, 4) cxcywh in parts of the
     image, both (layers, ...); and the proposals of the encoder, if any.
     """
@@ -87,15 +92,17 @@ class Predictions(NamedTuple):
     boxes: Tensor
     proposals: Proposals | None
 
-    def parts(self, objects: SetTargets, known: Tensor) -> list[Part]:
+    def parts(self, objects: SetTargets, known: Tensor) -> list[LayerPredictions]:
         """Those of the decoder, and the proposals, for which class 0 is any object."""
         parts = [
-            Part(self.logits, self.boxes, objects, known, layer_prefixes(self.logits.shape[0]))
+            LayerPredictions(
+                self.logits, self.boxes, objects, known, layer_prefixes(self.logits.shape[0])
+            )
         ]
         if self.proposals is not None:
             logits, boxes = (each[None] for each in self.proposals)
             blind = objects._replace(classes=torch.zeros_like(objects.classes))
-            parts.append(Part(logits, boxes, blind, torch.ones_like(known), ["enc_"]))
+            parts.append(LayerPredictions(logits, boxes, blind, torch.ones_like(known), ["enc_"]))
         return parts
 
 
@@ -125,8 +132,12 @@ class DeformableDetr(HeadModule):
             box_weight=config.match_box_weight,
             iou_weight=config.match_iou_weight,
         )
-        self.encoder = Layers([EncoderLayer(config) for _ in range(config.encoder_layers)])
-        self.decoder = Layers([DecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.encoder = Layers(
+            [DeformableEncoderLayer(config) for _ in range(config.encoder_layers)]
+        )
+        self.decoder = Layers(
+            [DeformableDecoderLayer(config) for _ in range(config.decoder_layers)]
+        )
         width = config.channels
         self.level_embed = nn.Parameter(torch.randn(len(config.levels), width))
         if config.two_stage:
@@ -137,7 +148,7 @@ class DeformableDetr(HeadModule):
         else:
             self.query_embedding = nn.Embedding(config.queries, 2 * width)
             self.reference_points_fc = nn.Linear(width, 2)
-        self.bbox_head = Branches(config, classes)
+        self.bbox_head = LayerBranches(config, classes)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -215,7 +226,7 @@ class DeformableDetr(HeadModule):
         query_pos, query = self.pos_trans_norm(self.pos_trans_fc(embedded)).chunk(2, dim=-1)
         return Start(query, query_pos, references, Proposals(logits, boxes.sigmoid()))
 
-    def decode(self, cells: Cells, every: bool = True) -> Predictions:
+    def decode(self, cells: Cells, every: bool = True) -> DecoderOutputs:
         """The predictions of every decoder layer, or of the last alone.
 
         Args:
@@ -236,7 +247,7 @@ class DeformableDetr(HeadModule):
             if every or place == len(self.decoder.layers) - 1:
                 logits.append(self.bbox_head.logits(query, place))
                 boxes.append(box)
-        return Predictions(torch.stack(logits), torch.stack(boxes), start.proposals)
+        return DecoderOutputs(torch.stack(logits), torch.stack(boxes), start.proposals)
 
     def losses(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
@@ -251,7 +262,7 @@ class DeformableDetr(HeadModule):
         for part, matched, counted in self._matched(features, targets, context):
             classes = target_classes(matched, part.objects, self.classes)
             losses = {
-                "class": focal_loss(part.logits, classes, counted, part.known),
+                "class": query_focal_loss(part.logits, classes, counted, part.known),
                 **box_losses(part.boxes, matched, part.objects),
             }
             terms |= layer_terms(losses, self.loss_weights, part.prefixes)
@@ -259,7 +270,7 @@ class DeformableDetr(HeadModule):
 
     def _matched(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
-    ) -> list[tuple[Part, Tensor, Tensor]]:
+    ) -> list[tuple[LayerPredictions, Tensor, Tensor]]:
         """Each part with its matches int64 (G, B, Q) and whether queries have a class loss, bool
         (G, B, Q). All are matched in one transfer.
         """
@@ -271,7 +282,7 @@ class DeformableDetr(HeadModule):
         ]
         return [
             (part, matched, counted_queries(part.boxes, matched, targets, objects.size))
-            for part, matched in zip(parts, match(costs, objects.present), strict=True)
+            for part, matched in zip(parts, match_queries(costs, objects.present), strict=True)
         ]
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.query.attention import (
     DeformableAttention,
     MultiheadAttention,
-    Sizes,
+    TokenSizes,
     sine_positions,
-    valid_cells,
+    valid_rows_columns,
 )
 from mtl_ray.tasks.detection.query.config import DeformableDetrHead
 from mtl_ray.tasks.detection.query.detr import FeedForward
@@ -37,7 +37,7 @@ class Cells(NamedTuple):
     ignored: Tensor
     centres: Tensor
     ratios: Tensor
-    sizes: Sizes
+    sizes: TokenSizes
 
 
 def flattened(maps: Sequence[Tensor], level_embed: Tensor, context: Context) -> Cells:
@@ -51,7 +51,7 @@ def flattened(maps: Sequence[Tensor], level_embed: Tensor, context: Context) -> 
     tokens, positions, ignored, centres, ratios = [], [], [], [], []
     for level, embedding in zip(maps, level_embed, strict=True):
         size = (level.shape[2], level.shape[3])
-        rows, columns = valid_cells(context.valid_hw, context.canvas_hw, size)
+        rows, columns = valid_rows_columns(context.valid_hw, context.canvas_hw, size)
         tokens.append(level.permute(0, 2, 3, 1).flatten(1, 2))
         # from the centres of cells, unlike DETR
         place = sine_positions(rows, columns, level.shape[1], offset=-0.5)
@@ -84,7 +84,7 @@ def _centres(rows: Tensor, columns: Tensor) -> Tensor:
     return grid.flatten(1, 2)
 
 
-class EncoderLayer(nn.Module):
+class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention of the cells of all levels."""
 
     def __init__(self, config: DeformableDetrHead) -> None:
@@ -102,7 +102,7 @@ class EncoderLayer(nn.Module):
         return out
 
 
-class DecoderLayer(nn.Module):
+class DeformableDecoderLayer(nn.Module):
     """Queries attend to each other, then to sampled places of the levels."""
 
     def __init__(self, config: DeformableDetrHead) -> None:
@@ -136,7 +136,7 @@ class Layers(nn.Module):
         self.layers = nn.ModuleList(layers)
 
 
-class Branches(nn.Module):
+class LayerBranches(nn.Module):
     """Classifiers and box layers: one pair for all decoder layers, or one for each and one for the
     proposals of the encoder.
     """

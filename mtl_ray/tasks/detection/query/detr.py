@@ -12,10 +12,10 @@ from mtl_ray.models.imports import Imported, Program
 from mtl_ray.tasks.detection.query.attention import (
     MultiheadAttention,
     sine_positions,
-    valid_cells,
+    valid_rows_columns,
 )
 from mtl_ray.tasks.detection.query.config import DetrHead
-from mtl_ray.tasks.detection.query.matcher import MatchCosts, match, matching_costs
+from mtl_ray.tasks.detection.query.matcher import MatchCosts, match_queries, matching_costs
 from mtl_ray.tasks.detection.query.published import imported_detr
 from mtl_ray.tasks.detection.query.set_losses import (
     box_losses,
@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
         return out
 
 
-class EncoderLayer(nn.Module):
+class DetrEncoderLayer(nn.Module):
     """Self-attention of the cells of a map, normalised after each step (Carion et al. 2020, figure
     10).
     """
@@ -67,7 +67,7 @@ class EncoderLayer(nn.Module):
         return out
 
 
-class DecoderLayer(nn.Module):
+class DetrDecoderLayer(nn.Module):
     """Queries attend to each other, then to the cells of the map."""
 
     def __init__(self, config: DetrHead) -> None:
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: DetrHead) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layers = nn.ModuleList(DetrEncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(self, cells: Memory) -> Memory:
         """The cells with encoded tokens."""
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DetrHead) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.layers = nn.ModuleList(DetrDecoderLayer(config) for _ in range(config.decoder_layers))
         self.post_norm = nn.LayerNorm(config.channels)
 
     def forward(self, query_pos: Tensor, memory: Memory) -> Tensor:
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
         return torch.stack(states)
 
 
-class Predictor(nn.Module):
+class QueryPredictor(nn.Module):
     """Class logits and boxes of queries; the background is the last class."""
 
     def __init__(self, width: int, classes: int) -> None:
@@ -176,7 +176,7 @@ class Detr(HeadModule):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.query_embedding = nn.Embedding(config.queries, config.channels)
-        self.bbox_head = Predictor(config.channels, classes)
+        self.bbox_head = QueryPredictor(config.channels, classes)
         for part in (self.encoder, self.decoder):
             for parameter in part.parameters():
                 if parameter.dim() > 1:
@@ -186,7 +186,7 @@ class Detr(HeadModule):
         """The queries after each decoder layer, (layers, B, Q, width)."""
         level = features[self.levels[0]]
         size = (level.shape[2], level.shape[3])
-        rows, columns = valid_cells(context.valid_hw, context.canvas_hw, size)
+        rows, columns = valid_rows_columns(context.valid_hw, context.canvas_hw, size)
         cells = Memory(
             tokens=level.permute(0, 2, 3, 1).flatten(1, 2),
             positions=sine_positions(rows, columns, level.shape[1]),
@@ -208,7 +208,7 @@ class Detr(HeadModule):
         logits, boxes = self.bbox_head(self.states(features, context))
         logits = known_logits(logits, targets["known_classes"])
         objects = set_targets(targets, context)
-        (matched,) = match(
+        (matched,) = match_queries(
             [matching_costs(logits, boxes, objects, self.costs)], objects.present
         )  # (layers, B, Q)
         losses = {
@@ -252,7 +252,9 @@ class Detr(HeadModule):
         logits, boxes = self.bbox_head(self.states(features, context))
         logits = known_logits(logits, targets["known_classes"])
         objects = set_targets(targets, context)
-        (matched,) = match([matching_costs(logits, boxes, objects, self.costs)], objects.present)
+        (matched,) = match_queries(
+            [matching_costs(logits, boxes, objects, self.costs)], objects.present
+        )
         counted = counted_queries(boxes, matched, targets, objects.size)
         return layer_targets(
             matched, counted, objects, self.classes, layer_prefixes(logits.shape[0])

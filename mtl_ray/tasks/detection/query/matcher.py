@@ -79,7 +79,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: SetTargets, costs: Ma
     wanted = targets.boxes.expand(boxes.shape[0], -1, -1, -1)  # (G, B, M, 4)
     size = targets.size[:, None]  # (B, 1, 4)
     iou = generalized_iou(
-        (corners(boxes) * size)[..., :, None, :], (corners(wanted) * size)[..., None, :, :]
+        (to_xyxy(boxes) * size)[..., :, None, :], (to_xyxy(wanted) * size)[..., None, :, :]
     )
     total = (
         costs.class_weight * class_cost
@@ -90,7 +90,7 @@ def matching_costs(logits: Tensor, boxes: Tensor, targets: SetTargets, costs: Ma
 
 
 @torch.no_grad()
-def match(costs: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+def match_queries(costs: Sequence[Tensor], present: Tensor) -> list[Tensor]:
     """The assignment of least cost for each layer and image.
 
     An object is matched to one query; of more objects than queries some stay unmatched, those whose
@@ -122,7 +122,7 @@ def match(costs: Sequence[Tensor], present: Tensor) -> list[Tensor]:
 
 
 def _solve(costs: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
-    """Costs (G, B, Q, M), the objects of each image -> int64 (G, B, Q), see ``match``."""
+    """Costs (G, B, Q, M), the objects of each image -> int64 (G, B, Q), see ``match_queries``."""
     matched = np.full(costs.shape[:3], -1, np.int64)
     for layer, image in np.ndindex(*costs.shape[:2]):
         objects = places[image]
@@ -132,7 +132,7 @@ def _solve(costs: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
     return matched
 
 
-def corners(boxes: Tensor) -> Tensor:
+def to_xyxy(boxes: Tensor) -> Tensor:
     """Boxes (..., 4) cxcywh -> xyxy."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)

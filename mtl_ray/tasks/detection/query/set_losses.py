@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from mtl_ray.models.head import IMPOSSIBLE, Context, Term
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners, generalized_iou
+from mtl_ray.tasks.detection.query.matcher import SetTargets, generalized_iou, to_xyxy
 
 
 class LayerTerm(NamedTuple):
@@ -46,7 +46,7 @@ def counted_queries(
 
     Args:
         boxes: (G, B, Q, 4) cxcywh in parts of the image.
-        matched: int64 (G, B, Q), see ``matcher.match``.
+        matched: int64 (G, B, Q), see ``matcher.match_queries``.
         targets: of the batch.
         size: see ``image_size``.
     """
@@ -102,7 +102,7 @@ def softmax_loss(
     return LayerTerm(-(log_p * weight).sum(dim=(1, 2)), weight.sum(dim=(1, 2)))
 
 
-def focal_loss(logits: Tensor, classes: Tensor, counted: Tensor, known: Tensor) -> LayerTerm:
+def query_focal_loss(logits: Tensor, classes: Tensor, counted: Tensor, known: Tensor) -> LayerTerm:
     """Focal loss (alpha .25, gamma 2), divided by the number of predictions with an object (Zhu et
     al. 2021, appendix A.4).
 
@@ -126,14 +126,14 @@ def box_losses(boxes: Tensor, matched: Tensor, targets: SetTargets) -> dict[str,
 
     Args:
         boxes: (G, B, Q, 4) cxcywh in parts of the image.
-        matched: int64 (G, B, Q), see ``matcher.match``.
+        matched: int64 (G, B, Q), see ``matcher.match_queries``.
         targets: the objects.
     """
     boxes, wanted = boxes.float(), target_boxes(matched, targets)
     positive = matched >= 0
     size = targets.size[:, None]  # (B, 1, 4)
     distance = (boxes - wanted).abs().sum(dim=-1)
-    iou = generalized_iou(corners(boxes) * size, corners(wanted) * size)
+    iou = generalized_iou(to_xyxy(boxes) * size, to_xyxy(wanted) * size)
     count = positive.sum(dim=(1, 2)).float()
     return {
         "box": LayerTerm(distance.masked_fill(~positive, 0.0).sum(dim=(1, 2)), count),
@@ -165,7 +165,7 @@ def layer_targets(
     xyxy in canvas pixels, 0 without an object.
     """
     labels = target_classes(matched, targets, background).masked_fill(~counted, -1)
-    boxes = corners(target_boxes(matched, targets)) * targets.size[:, None]
+    boxes = to_xyxy(target_boxes(matched, targets)) * targets.size[:, None]
     boxes = boxes * (matched >= 0)[..., None]
     arrays: dict[str, Tensor] = {}
     for layer, prefix in enumerate(prefixes):
@@ -181,4 +181,4 @@ def canvas_boxes(boxes: Tensor, size: Tensor) -> Tensor:
         boxes: predicted.
         size: see ``image_size``.
     """
-    return torch.minimum((corners(boxes) * size[:, None]).clamp(min=0), size[:, None])
+    return torch.minimum((to_xyxy(boxes) * size[:, None]).clamp(min=0), size[:, None])

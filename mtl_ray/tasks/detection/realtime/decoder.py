@@ -59,7 +59,7 @@ def still(perceptron: Perceptron) -> Perceptron:
     return perceptron
 
 
-class Gate(nn.Module):
+class ResidualGate(nn.Module):
     """A gate between what queries knew and what they sampled, in place of a residual connection."""
 
     def __init__(self, channels: int) -> None:
@@ -76,12 +76,12 @@ class Gate(nn.Module):
         return cast(Tensor, self.norm(keep * known + take * sampled))
 
 
-class DecoderLayer(nn.Module):
+class RealtimeDecoderLayer(nn.Module):
     """A decoder layer with normalisation after each part.
 
     Args:
         config: of the head.
-        gated: as in D-FINE, with a ``Gate``; else with a residual connection.
+        gated: as in D-FINE, with a ``ResidualGate``; else with a residual connection.
     """
 
     def __init__(self, config: RealTimeOptions, gated: bool) -> None:
@@ -92,7 +92,7 @@ class DecoderLayer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.encoder_attn = DeformableSampling(config, projected=not gated)
         if gated:
-            self.gateway = Gate(width)
+            self.gateway = ResidualGate(width)
         else:
             self.encoder_attn_layer_norm = nn.LayerNorm(width)
         self.mlp = Perceptron((width, config.feedforward, width))
@@ -149,7 +149,9 @@ class DFineDecoder(nn.Module):
     def __init__(self, config: DFineHead, classes: int) -> None:
         super().__init__()
         width, self.bins = config.channels, config.bins
-        self.layers = nn.ModuleList(DecoderLayer(config, gated=True) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            RealtimeDecoderLayer(config, gated=True) for _ in range(config.layers)
+        )
         self.query_pos_head = Perceptron((4, 2 * width, width))
         self.pre_bbox_head = still(Perceptron((width, width, width, 4)))
         self.class_embed = nn.ModuleList(class_layer(width, classes) for _ in self.layers)
@@ -211,7 +213,9 @@ class RtDetrDecoder(nn.Module):
     def __init__(self, config: RtDetrV2Head, classes: int) -> None:
         super().__init__()
         width = config.channels
-        self.layers = nn.ModuleList(DecoderLayer(config, gated=False) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            RealtimeDecoderLayer(config, gated=False) for _ in range(config.layers)
+        )
         self.query_pos_head = Perceptron((4, 2 * width, width))
         self.class_embed = nn.ModuleList(class_layer(width, classes) for _ in self.layers)
         self.bbox_embed = nn.ModuleList(

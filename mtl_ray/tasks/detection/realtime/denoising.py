@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners
+from mtl_ray.tasks.detection.query.matcher import SetTargets, to_xyxy
 from mtl_ray.tasks.detection.realtime.boxes import SMALLEST, centred
 from mtl_ray.tasks.detection.realtime.config import Denoising
 
@@ -68,7 +68,7 @@ def noisy_queries(config: Denoising, targets: SetTargets, classes: int, step: in
     )
     shift = torch.where(positive[..., None], draws[..., :4], draws[..., :4] + 1)
     shift = torch.where(draws[..., 4:8] < 0.5, -shift, shift) * config.box_noise
-    edges = (corners(box) + shift * box[..., 2:].repeat(1, 1, 2) / 2).clamp(0, 1)
+    edges = (to_xyxy(box) + shift * box[..., 2:].repeat(1, 1, 2) / 2).clamp(0, 1)
     return NoisyQueries(
         classes=torch.where(real, noisy, classes),
         boxes=torch.where(real[..., None], centred(edges).clamp(SMALLEST, 1 - SMALLEST), 0.5),

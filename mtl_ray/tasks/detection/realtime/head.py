@@ -18,9 +18,9 @@ from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.query.matcher import (
     MatchCosts,
     SetTargets,
-    corners,
-    match,
+    match_queries,
     matching_costs,
+    to_xyxy,
 )
 from mtl_ray.tasks.detection.query.set_losses import counted_queries, target_boxes, target_classes
 from mtl_ray.tasks.detection.realtime.boxes import canvas_targets, token_anchors
@@ -194,7 +194,7 @@ class RealTimeDetr(HeadModule):
         logits = torch.stack([each.output.logits for each in sets])
         boxes = torch.stack([each.output.boxes for each in sets])
         costs = matching_costs(logits, boxes, objects, self.costs)
-        (matched,) = match([costs], objects.present)  # (G, B, N)
+        (matched,) = match_queries([costs], objects.present)  # (G, B, N)
         counted = counted_queries(boxes, matched, targets, objects.size)
         real = targets["annotated"][:, None].expand_as(matched[0])
         known = targets["known_classes"]
@@ -236,7 +236,7 @@ class RealTimeDetr(HeadModule):
         values, places = scores.topk(min(self.config.max_detections, scores.shape[1]), dim=1)
         query = (places // self.classes)[..., None].expand(-1, -1, 4)
         height, width = context.canvas_hw
-        left, top, right, bottom = corners(last.boxes.gather(1, query)).unbind(dim=-1)
+        left, top, right, bottom = to_xyxy(last.boxes.gather(1, query)).unbind(dim=-1)
         return {
             "boxes": torch.stack([left * width, top * height, right * width, bottom * height], -1),
             "scores": values,
@@ -267,10 +267,10 @@ class RealTimeDetr(HeadModule):
         objects = canvas_targets(targets, context)
         last = self.limited(self.decode(features, last_only=True).layers[-1])
         costs = matching_costs(last.logits[None], last.boxes[None], objects, self.costs)
-        (matched,) = match([costs], objects.present)
+        (matched,) = match_queries([costs], objects.present)
         return {
             "target_labels": target_classes(matched, objects, self.classes)[0],
-            "target_boxes": corners(target_boxes(matched, objects))[0] * objects.size[:, None],
+            "target_boxes": to_xyxy(target_boxes(matched, objects))[0] * objects.size[:, None],
         }
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtl_ray.models.head import Term
-from mtl_ray.tasks.detection.query.matcher import SetTargets, corners
+from mtl_ray.tasks.detection.query.matcher import SetTargets, to_xyxy
 from mtl_ray.tasks.detection.query.set_losses import target_boxes, target_classes
 from mtl_ray.tasks.detection.realtime.boxes import (
     distillation_loss,
@@ -91,7 +91,7 @@ def class_terms(
     logits, boxes = _logits(sets), _boxes(sets).detach()
     classes = logits.shape[3]
     wanted = F.one_hot(target_classes(matched, targets, classes), classes + 1)[..., :classes]
-    iou = overlaps(corners(boxes), corners(target_boxes(matched, targets)))[0] * (matched >= 0)
+    iou = overlaps(to_xyxy(boxes), to_xyxy(target_boxes(matched, targets)))[0] * (matched >= 0)
     loss = class_loss(config, logits, wanted.float(), iou[..., None])
     loss = loss.masked_fill(~(counted[..., None] & known[:, None]), 0.0)
     return _terms(sets, "class", loss.sum(dim=(1, 2, 3)) * config.class_weight, objects)
@@ -126,7 +126,7 @@ def box_terms(
     """``box`` (L1) and ``iou`` (GIoU) of each set; see ``class_terms``."""
     boxes, wanted, found = _boxes(sets), target_boxes(matched, targets), matched >= 0
     distance = (boxes - wanted).abs().sum(dim=-1)
-    generalized = overlaps(corners(boxes), corners(wanted))[1]
+    generalized = overlaps(to_xyxy(boxes), to_xyxy(wanted))[1]
     box, iou = _sum(distance, found), _sum(1 - generalized, found)
     return _terms(sets, "box", box * config.box_weight, objects) | _terms(
         sets, "iou", iou * config.iou_weight, objects
@@ -152,9 +152,9 @@ def shift_terms(
     entropy with the two bins around the true shift, weighted by the IoU of the box.
     """
     logits, anchors = _corners(sets)
-    wanted = corners(target_boxes(matched, targets))
+    wanted = to_xyxy(target_boxes(matched, targets))
     with torch.no_grad():
-        iou = overlaps(corners(_boxes(sets)), wanted)[0]
+        iou = overlaps(to_xyxy(_boxes(sets)), wanted)[0]
         places = shift_targets(anchors, wanted, *shifts)  # (G, B, N, 4)
     loss = distribution_loss(logits, places).sum(dim=-1) * iou
     return _terms(sets, "fgl", _sum(loss, matched >= 0) * config.fgl_weight, objects)
@@ -187,7 +187,7 @@ def distillation_terms(
     assert teacher.corners is not None
     found = matched >= 0
     with torch.no_grad():
-        iou = overlaps(corners(_boxes(sets)), corners(target_boxes(matched, targets)))[0]
+        iou = overlaps(to_xyxy(_boxes(sets)), to_xyxy(target_boxes(matched, targets)))[0]
         weight = torch.where(found, iou, teacher.logits.sigmoid().amax(dim=-1))  # (G, B, N)
     loss = distillation_loss(logits, teacher.corners, config.temperature).mean(dim=-1) * weight
     if config.criterion == "transformers":  # as if the batch were one image

@@ -12,7 +12,7 @@ from mtl_ray.tasks.detection.candidates import clip_boxes, select_pairs
 from mtl_ray.tasks.detection.two_stage.branches import RoiHead, torchvision_rules
 from mtl_ray.tasks.detection.two_stage.config import TwoStageHead
 from mtl_ray.tasks.detection.two_stage.mask import mask_loss, of_class
-from mtl_ray.tasks.detection.two_stage.matching import Rows, decode_boxes
+from mtl_ray.tasks.detection.two_stage.matching import ComputedRows, decode_boxes
 from mtl_ray.tasks.detection.two_stage.roi import (
     Regions,
     draw_regions,
@@ -73,7 +73,7 @@ class FasterRcnn(HeadModule):
         return not context.exporting and (device.type != "cuda" or bool(normed and self.training))
 
     def _pool(
-        self, maps: Sequence[Tensor], boxes: Tensor, rows: Rows, size: int, context: Context
+        self, maps: Sequence[Tensor], boxes: Tensor, rows: ComputedRows, size: int, context: Context
     ) -> Tensor:
         """(R, C, size, size) of the rows of boxes (R, 4)."""
         count = self.config.roi.levels
@@ -89,7 +89,12 @@ class FasterRcnn(HeadModule):
         )
 
     def _box_outputs(
-        self, maps: Sequence[Tensor], boxes: Tensor, rows: Rows, stage: int, context: Context
+        self,
+        maps: Sequence[Tensor],
+        boxes: Tensor,
+        rows: ComputedRows,
+        stage: int,
+        context: Context,
     ) -> tuple[Tensor, Tensor]:
         """Logits (R, C + 1) and offsets (R, C, 4) or (R, 1, 4) of the rows of boxes (R, 4)."""
         pooled = self._pool(maps, boxes, rows, self.config.roi.size, context)
@@ -111,7 +116,7 @@ class FasterRcnn(HeadModule):
         valid = scores > 0
         for number, stage in enumerate(stages):
             regions = draw_regions(boxes, valid, targets, self.config.roi, number, context.step)
-            rows = Rows(regions.used, self._compact(boxes.device, context))
+            rows = ComputedRows(regions.used, self._compact(boxes.device, context))
             at = rows.pick(regions.boxes)
             logits, offsets = self._box_outputs(maps, at, rows, number, context)
             found_terms = region_losses(
@@ -139,7 +144,7 @@ class FasterRcnn(HeadModule):
         assert self.mask is not None
         most = int(self.config.roi.samples * self.config.roi.positive_share)
         regions = Regions(*(part[:, :most] for part in regions))
-        rows = Rows(regions.positive, self._compact(regions.boxes.device, context))
+        rows = ComputedRows(regions.positive, self._compact(regions.boxes.device, context))
         pooled = self._pool(maps, rows.pick(regions.boxes), rows, self.mask.size, context)
         logits = self.roi_head.of_stage("mask_head", stage)(pooled)
         weight = self.mask.weight * self.config.roi.stages[stage].weight
@@ -175,7 +180,7 @@ class FasterRcnn(HeadModule):
         self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor, context: Context
     ) -> Classified:
         """Runs all stages on proposals (B, P, 4); the logits of the stages are averaged."""
-        rows = Rows(valid, self._compact(boxes.device, context))
+        rows = ComputedRows(valid, self._compact(boxes.device, context))
         stages = self.config.roi.stages
         at, limit = rows.pick(boxes), rows.pick_image(context.valid_hw)
         every: list[Tensor] = []
@@ -202,7 +207,7 @@ class FasterRcnn(HeadModule):
     ) -> Tensor:
         """The masks (B, K, h, w) of detections (B, K); a cascade gives the mean of its stages."""
         assert self.mask is not None
-        rows = Rows(valid, self._compact(boxes.device, context))
+        rows = ComputedRows(valid, self._compact(boxes.device, context))
         pooled = self._pool(maps, rows.pick(boxes), rows, self.mask.size, context)
         labels = rows.pick(classes)
         every = [
@@ -228,7 +233,7 @@ class FasterRcnn(HeadModule):
         for number, (of_image, score) in enumerate(zip(boxes, scores, strict=True)):
             arrays[f"prop{number}_boxes"] = of_image[score > 0]
             arrays[f"prop{number}_scores"] = score[score > 0]
-        rows = Rows(scores > 0, compact=True)
+        rows = ComputedRows(scores > 0, compact=True)
         at, limit = rows.pick(boxes), rows.pick_image(context.valid_hw)
         stages = self.config.roi.stages
         for number, stage in enumerate(stages):

@@ -9,7 +9,7 @@ from torchvision.ops import roi_align
 
 from mtl_ray.models.head import Term
 from mtl_ray.tasks.detection.two_stage.config import MaskOptions
-from mtl_ray.tasks.detection.two_stage.matching import Rows
+from mtl_ray.tasks.detection.two_stage.matching import ComputedRows
 from mtl_ray.tasks.detection.two_stage.roi import Regions
 from mtl_ray.tasks.detection.two_stage.rpn import ConvBlock
 
@@ -51,7 +51,7 @@ def of_class(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, place.expand(-1, 1, *logits.shape[2:]))[:, 0]
 
 
-def mask_targets(regions: Regions, masks: Tensor, rows: Rows, size: int) -> Tensor:
+def mask_targets(regions: Regions, masks: Tensor, rows: ComputedRows, size: int) -> Tensor:
     """The masks of the objects in their regions: RoIAlign at the scale of the canvas, at least one
     half.
 
@@ -91,7 +91,7 @@ def _cropped(masks: Tensor, place: Tensor, boxes: Tensor, size: int) -> Tensor:
 def mask_loss(
     logits: Tensor,
     regions: Regions,
-    rows: Rows,
+    rows: ComputedRows,
     targets: Mapping[str, Tensor],
     weight: float,
 ) -> dict[str, Term]:

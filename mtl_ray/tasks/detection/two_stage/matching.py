@@ -45,7 +45,7 @@ class MatchRule(NamedTuple):
     least: float | None
 
 
-class Matches(NamedTuple):
+class CandidateMatches(NamedTuple):
     """For each of N candidates of B images: its object int64 (B, N), and whether it is positive or
     negative, bool (B, N).
     """
@@ -55,9 +55,9 @@ class Matches(NamedTuple):
     negative: Tensor
 
 
-def match_boxes(
+def match_candidates(
     candidates: Tensor, valid: Tensor, boxes: Tensor, wanted: Tensor, rule: MatchRule
-) -> Matches:
+) -> CandidateMatches:
     """Matches candidates to the object that they overlap most, and objects to their best candidates
     (Ren et al. 2015, section 3.1.2).
 
@@ -84,7 +84,7 @@ def match_boxes(
             forced = torch.maximum(forced, (is_best * number).amax(dim=1))
     positive = ((best >= rule.positive) | (forced > 0)) & valid
     match = torch.where(forced > 0, forced - 1, match)
-    return Matches(match, positive, (best < rule.negative) & valid & ~positive)
+    return CandidateMatches(match, positive, (best < rule.negative) & valid & ~positive)
 
 
 def in_crowds(candidates: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def _hashed(numbers: Tensor, step: int, stage: int) -> Tensor:
     return value ^ (value >> 16)
 
 
-class Rows:
+class ComputedRows:
     """The rows of (B, S) regions that are computed: the used ones, or all, so that nothing waits
     for the device or depends on values.
 

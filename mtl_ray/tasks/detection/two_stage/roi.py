@@ -11,16 +11,16 @@ from torchvision.ops import roi_align
 from mtl_ray.models.head import IMPOSSIBLE, Term
 from mtl_ray.tasks.detection.two_stage.config import RoiOptions, RoiStage
 from mtl_ray.tasks.detection.two_stage.matching import (
+    ComputedRows,
     MatchRule,
-    Rows,
     Sampling,
     decode_boxes,
     encode_boxes,
     in_crowds,
-    match_boxes,
+    match_candidates,
     sample,
 )
-from mtl_ray.tasks.detection.two_stage.rpn import ConvBlock, smooth_l1, wanted_objects
+from mtl_ray.tasks.detection.two_stage.rpn import ConvBlock, learnable_objects, smooth_l1
 
 OBJECT_NUMBERS = 2**30
 """Where the numbers of objects start among those of candidates: the number of a proposal must not
@@ -167,10 +167,10 @@ def draw_regions(
         stage: number of the stage.
         step: of the optimiser.
     """
-    wanted, gt_boxes = wanted_objects(targets), targets["boxes"]
+    wanted, gt_boxes = learnable_objects(targets), targets["boxes"]
     iou = config.stages[stage].iou
     rule = MatchRule(iou, iou, iou if config.low_quality else None)
-    found = match_boxes(boxes, valid & targets["annotated"][:, None], gt_boxes, wanted, rule)
+    found = match_candidates(boxes, valid & targets["annotated"][:, None], gt_boxes, wanted, rule)
     crowd = in_crowds(boxes, gt_boxes, targets["present"] & targets["crowd"])
     own = torch.arange(wanted.shape[1], device=boxes.device)
     positive = torch.cat([found.positive, wanted], dim=1)
@@ -216,7 +216,7 @@ def region_losses(
     logits: Tensor,
     offsets: Tensor,
     regions: Regions,
-    rows: Rows,
+    rows: ComputedRows,
     targets: Mapping[str, Tensor],
     config: RoiOptions,
     stage: RoiStage,

@@ -15,7 +15,7 @@ from mtl_ray.tasks.detection.candidates import (
     level_masks,
 )
 from mtl_ray.tasks.detection.options import Selection
-from mtl_ray.tasks.detection.suppression import Pool, suppress
+from mtl_ray.tasks.detection.suppression import ScoredBoxes, suppress_candidates
 from mtl_ray.tasks.detection.two_stage.config import RpnOptions
 from mtl_ray.tasks.detection.two_stage.matching import (
     MatchRule,
@@ -23,7 +23,7 @@ from mtl_ray.tasks.detection.two_stage.matching import (
     decode_boxes,
     encode_boxes,
     in_crowds,
-    match_boxes,
+    match_candidates,
     sample,
 )
 
@@ -90,7 +90,7 @@ class RpnHead(nn.Module):
     def __init__(self, config: RpnOptions, inputs: int, strides: Sequence[int]) -> None:
         super().__init__()
         self.config, self.strides = config, tuple(strides)
-        self.register_buffer("shapes", anchor_shapes(config, strides), persistent=False)
+        self.register_buffer("shapes", anchor_corners(config, strides), persistent=False)
         self.register_buffer("stds", torch.ones(4), persistent=False)
         self.anchors = self.shapes.shape[1]
         if config.convs == 1:
@@ -134,11 +134,11 @@ class RpnHead(nn.Module):
         """
         anchors, rule = outputs.anchors[None], self.config
         valid = self._inside(outputs.anchors, context.valid_hw) & targets["annotated"][:, None]
-        found = match_boxes(
+        found = match_candidates(
             anchors,
             valid,
             targets["boxes"],
-            wanted_objects(targets),
+            learnable_objects(targets),
             MatchRule(rule.positive_iou, rule.negative_iou, rule.least_iou),
         )
         ignored = in_crowds(anchors, targets["boxes"], targets["present"] & targets["crowd"])
@@ -229,11 +229,13 @@ class RpnHead(nn.Module):
         selection = Selection(
             score_threshold=0.0, iou_threshold=rule.iou_threshold, max_detections=wanted
         )
-        found = suppress(Pool(boxes, by_level, index), selection, context.exporting)
+        found = suppress_candidates(
+            ScoredBoxes(boxes, by_level, index), selection, context.exporting
+        )
         return found.boxes, found.scores
 
 
-def anchor_shapes(config: RpnOptions, strides: Sequence[int]) -> Tensor:
+def anchor_corners(config: RpnOptions, strides: Sequence[int]) -> Tensor:
     """(L, A, 4): corners of the anchors of each level relative to the top left corner of their
     cell, which is their centre, in canvas pixels.
     """
@@ -246,7 +248,7 @@ def anchor_shapes(config: RpnOptions, strides: Sequence[int]) -> Tensor:
     return corners.round() if config.rounded_anchors else corners
 
 
-def wanted_objects(targets: Mapping[str, Tensor]) -> Tensor:
+def learnable_objects(targets: Mapping[str, Tensor]) -> Tensor:
     """(B, M) bool: the objects to learn; those without area have no offsets."""
     boxes = targets["boxes"]
     size = boxes[..., 2:] - boxes[..., :2]

@@ -10,7 +10,7 @@ DONT_CARE = "DontCare"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Columns:
+class KittiColumns:
     """N objects or detections as parallel arrays.
 
     Attributes:
@@ -48,17 +48,17 @@ class Columns:
         height = self.boxes_2d[:, 3] - self.boxes_2d[:, 1]
         return np.where(np.isnan(height), np.inf, height)
 
-    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "Columns":
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "KittiColumns":
         """Some of them."""
-        return Columns(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+        return KittiColumns(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KittiFrame:
     """One frame: its objects, and regions ``DontCare``, and what was detected."""
 
-    truth: Columns
-    found: Columns
+    truth: KittiColumns
+    found: KittiColumns
 
 
 def columns(
@@ -70,10 +70,10 @@ def columns(
     truncation: NDArray[np.floating] | None = None,
     occlusion: NDArray[np.integer] | None = None,
     scores: NDArray[np.floating] | None = None,
-) -> Columns:
+) -> KittiColumns:
     """Of one frame; what is not given is not known."""
     count = len(names)
-    return Columns(
+    return KittiColumns(
         names=np.array(names, np.str_).reshape(count),
         boxes=np.asarray(boxes, np.float64).reshape(-1, 7),
         boxes_2d=np.full((count, 4), np.nan)
@@ -89,23 +89,23 @@ def columns(
     )
 
 
-def columns_of(frames: Sequence[Columns]) -> Columns:
+def join_kitti(frames: Sequence[KittiColumns]) -> KittiColumns:
     """Those of all frames, with the number of the frame."""
     if not frames:
         return columns((), np.zeros((0, 7)))
     joined = {
         each.name: np.concatenate([getattr(frame, each.name) for frame in frames])
-        for each in fields(Columns)
+        for each in fields(KittiColumns)
     }
     counts = [len(frame) for frame in frames]
-    return replace(Columns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
+    return replace(KittiColumns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
 
 
 def camera_boxes(
     location: NDArray[np.floating], hwl: NDArray[np.floating], rotation_y: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """(N, 7) ``Columns.boxes`` of boxes as KITTI states them: bottom centre in the frame of the
-    camera (x right, y down, z front), height, width, length, rotation around y.
+    """(N, 7) ``KittiColumns.boxes`` of boxes as KITTI states them: bottom centre in the frame
+    of a camera (x right, y down, z front), height, width, length, rotation around y.
     """
     place, sizes = np.asarray(location, np.float64), np.asarray(hwl, np.float64)
     return np.column_stack(

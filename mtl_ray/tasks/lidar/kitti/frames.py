@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.cameras import alpha_of, boxes_2d, lidar_to_kitti
-from mtl_ray.inputs.point_cloud import Calibration, Camera
+from mtl_ray.inputs.point_cloud import Camera, SensorCalibration
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, camera_boxes, columns
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
 
 
 def kitti_frame(
     truth: Boxes3d,
     found: Detections3d,
     classes: Sequence[str],
-    calibration: Calibration,
+    calibration: SensorCalibration,
 ) -> KittiFrame:
     """The objects and detections of one cloud.
 
@@ -32,21 +32,21 @@ def kitti_frame(
         classes: of both.
         calibration: of the cloud.
     """
-    camera = calibration.cameras[0] if in_image(calibration) else None
+    camera = calibration.cameras[0] if measured_in_image(calibration) else None
     return KittiFrame(
         truth=object_columns(truth, classes, camera),
         found=_detections(found, classes, camera),
     )
 
 
-def in_image(calibration: Calibration) -> bool:
+def measured_in_image(calibration: SensorCalibration) -> bool:
     """Whether a cloud is measured in the image of a camera: that of KITTI in its only one. Several
     cameras are a vehicle with labels all around, of which one image has only a part.
     """
     return calibration.benchmark == "kitti" and len(calibration.cameras) == 1
 
 
-def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> Columns:
+def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> KittiColumns:
     """The objects of one cloud, in the frame of the camera if there is one."""
     count = len(truth.classes)
     names = [*(classes[each] for each in truth.classes), *truth.names[count:]]
@@ -67,12 +67,14 @@ def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None
     return replace(found, boxes=_in_camera(boxes, camera), boxes_2d=np.nan_to_num(stored, nan=0.0))
 
 
-def file_columns(truth: Boxes3d, classes: Sequence[str], calibration: Calibration) -> Columns:
+def file_columns(
+    truth: Boxes3d, classes: Sequence[str], calibration: SensorCalibration
+) -> KittiColumns:
     """The objects of one cloud in the frame of its first camera, in which KITTI's files state
     boxes; see ``kitti_frame`` for the rules about images.
     """
     camera = calibration.cameras[0]
-    if in_image(calibration):
+    if measured_in_image(calibration):
         return object_columns(truth, classes, camera)
     found = object_columns(truth, classes, None)
     return replace(found, boxes=_in_camera(found.boxes, camera))
@@ -92,7 +94,7 @@ def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
     return stored
 
 
-def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> Columns:
+def _detections(found: Detections3d, classes: Sequence[str], camera: Camera | None) -> KittiColumns:
     boxes = found.boxes.astype(np.float64)
     kept: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
     image = None

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.tasks.lidar.kitti.levels import LEVELS, MODERATE, OVERLAPS
 from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
-from mtl_ray.tasks.lidar.kitti.table import KittiTable, average_precision
+from mtl_ray.tasks.lidar.kitti.table import KittiTable, sampled_precision
 
 POINTS = (11, 40)
 STRICT = OVERLAPS.index("strict")
@@ -32,7 +32,7 @@ def named_figures(table: KittiTable) -> dict[str, float]:
                     key = f"KITTI/Overall_{area}_AP{points}_{level.name}"
                     found[key] = float(of_area[:, lv, STRICT].mean())
     for area in ("3D", "BEV"):
-        exact = average_precision(table.exact[:, AREAS.index(area), MODERATE], 40)
+        exact = sampled_precision(table.exact[:, AREAS.index(area), MODERATE], 40)
         for c, name in enumerate(table.classes):
             for k, kind in enumerate(OVERLAPS):
                 found[f"KITTI/{name}_{area}_AP40exact_{LEVELS[MODERATE].name}_{kind}"] = float(
@@ -65,8 +65,8 @@ def _values(table: KittiTable, points: int) -> dict[str, NDArray[np.float64]]:
     """(C, 3 levels, 2 overlaps) percent by area."""
     return {
         **{
-            area: average_precision(table.precision[:, AREAS.index(area)], points)
+            area: sampled_precision(table.precision[:, AREAS.index(area)], points)
             for area in ("3D", "BEV", "2D")
         },
-        "AOS": average_precision(table.orientation, points),
+        "AOS": sampled_precision(table.orientation, points),
     }

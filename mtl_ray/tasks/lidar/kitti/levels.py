@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti.columns import Columns
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns
 
 COUNTS, IGNORED, NOT_OF_CLASS = 0, 1, -1
 """An object that must be found, or a detection that is right or wrong; one that costs nothing
@@ -16,7 +16,7 @@ either way; one that is not looked at.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class Difficulty:
     """A level of difficulty.
 
     Attributes:
@@ -32,9 +32,9 @@ class Level:
 
 
 LEVELS = (
-    Level(name="easy", height=40, occlusion=0, truncation=0.15),
-    Level(name="moderate", height=25, occlusion=1, truncation=0.3),
-    Level(name="hard", height=25, occlusion=2, truncation=0.5),
+    Difficulty(name="easy", height=40, occlusion=0, truncation=0.15),
+    Difficulty(name="moderate", height=25, occlusion=1, truncation=0.3),
+    Difficulty(name="hard", height=25, occlusion=2, truncation=0.5),
 )
 MODERATE = 1
 
@@ -62,7 +62,7 @@ def wanted_names(classes: Sequence[str]) -> frozenset[str]:
     return frozenset(names | {NEIGHBOURS[name] for name in names if name in NEIGHBOURS})
 
 
-def object_states(truth: Columns, name: str, level: Level) -> NDArray[np.int64]:
+def object_states(truth: KittiColumns, name: str, level: Difficulty) -> NDArray[np.int64]:
     """(G,) ``COUNTS``, ``IGNORED`` or ``NOT_OF_CLASS`` of each object."""
     lower, own = truth.lower, name.lower()
     states = np.full(len(truth), NOT_OF_CLASS, np.int64)
@@ -78,7 +78,7 @@ def object_states(truth: Columns, name: str, level: Level) -> NDArray[np.int64]:
     return states
 
 
-def detection_states(found: Columns, name: str, level: Level) -> NDArray[np.int64]:
+def detection_states(found: KittiColumns, name: str, level: Difficulty) -> NDArray[np.int64]:
     """(D,) the same of each detection. A low one is ignored whatever its class: as in the original
     it may still take an object, which then is not missing.
     """
@@ -87,7 +87,7 @@ def detection_states(found: Columns, name: str, level: Level) -> NDArray[np.int6
     return states.astype(np.int64)
 
 
-def count_line(truth: Columns, name: str) -> str:
+def count_line(truth: KittiColumns, name: str) -> str:
     """How many objects of a class count at each level, and why the others do not at moderate."""
     mine = truth.take(truth.lower == name.lower())
     counted = [

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.rotated_iou import common_heights, paired_intersections
-from mtl_ray.tasks.lidar.kitti.columns import DONT_CARE, Columns
+from mtl_ray.tasks.lidar.kitti.columns import DONT_CARE, KittiColumns
 from mtl_ray.tasks.lidar.matching import same_frame_pairs
 
 AREAS = ("2D", "BEV", "3D")
@@ -18,7 +18,7 @@ CHUNK = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OverlapPairs:
+class KittiOverlaps:
     """P pairs.
 
     Attributes:
@@ -30,16 +30,18 @@ class OverlapPairs:
     found: NDArray[np.int64]
     overlap: Mapping[str, NDArray[np.float64]]
 
-    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "OverlapPairs":
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "KittiOverlaps":
         """Some of them."""
-        return OverlapPairs(
+        return KittiOverlaps(
             truth=self.truth[which],
             found=self.found[which],
             overlap={area: values[which] for area, values in self.overlap.items()},
         )
 
 
-def overlap_pairs(truth: Columns, found: Columns, names: frozenset[str]) -> OverlapPairs:
+def kitti_overlaps(
+    truth: KittiColumns, found: KittiColumns, names: frozenset[str]
+) -> KittiOverlaps:
     """The pairs in one frame that overlap by more than ``LEAST`` in any way.
 
     Args:
@@ -56,7 +58,7 @@ def overlap_pairs(truth: Columns, found: Columns, names: frozenset[str]) -> Over
     for objects in np.split(wanted, cuts[1:]):
         one, other = same_frame_pairs(truth.frames[objects], found.frames)
         parts.append(_overlapping(truth, found, objects[one], other))
-    return OverlapPairs(
+    return KittiOverlaps(
         truth=np.concatenate([part.truth for part in parts]),
         found=np.concatenate([part.found for part in parts]),
         overlap={area: np.concatenate([part.overlap[area] for part in parts]) for area in AREAS},
@@ -64,8 +66,8 @@ def overlap_pairs(truth: Columns, found: Columns, names: frozenset[str]) -> Over
 
 
 def _overlapping(
-    truth: Columns, found: Columns, one: NDArray[np.int64], other: NDArray[np.int64]
-) -> OverlapPairs:
+    truth: KittiColumns, found: KittiColumns, one: NDArray[np.int64], other: NDArray[np.int64]
+) -> KittiOverlaps:
     """The pairs of two lists of indices that overlap enough."""
     image = _over_union_2d(truth.boxes_2d[one], found.boxes_2d[other])
     apart = truth.boxes[one, :2] - found.boxes[other, :2]
@@ -83,11 +85,11 @@ def _overlapping(
         "BEV": _ratio(common, areas[0] + areas[1] - common),
         "3D": _ratio(volume, areas[0] * ours[:, 5] + areas[1] * theirs[:, 5] - volume),
     }
-    pairs = OverlapPairs(truth=one, found=other, overlap=overlap)
+    pairs = KittiOverlaps(truth=one, found=other, overlap=overlap)
     return pairs.take(np.max([overlap[area] for area in AREAS], axis=0) > LEAST)
 
 
-def dont_care_shares(truth: Columns, found: Columns) -> NDArray[np.float64]:
+def dont_care_shares(truth: KittiColumns, found: KittiColumns) -> NDArray[np.float64]:
     """(D,) the largest share of each detection's 2-D box that one region ``DontCare`` covers."""
     shares = np.zeros(len(found))
     regions = truth.take(truth.names == DONT_CARE)

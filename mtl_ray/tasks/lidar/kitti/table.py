@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.lidar.kitti.columns import Columns, KittiFrame, columns_of
+from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, join_kitti
 from mtl_ray.tasks.lidar.kitti.levels import (
     COUNTS,
     LEVELS,
@@ -22,7 +22,12 @@ from mtl_ray.tasks.lidar.kitti.levels import (
     object_states,
     wanted_names,
 )
-from mtl_ray.tasks.lidar.kitti.overlaps import AREAS, OverlapPairs, dont_care_shares, overlap_pairs
+from mtl_ray.tasks.lidar.kitti.overlaps import (
+    AREAS,
+    KittiOverlaps,
+    dont_care_shares,
+    kitti_overlaps,
+)
 from mtl_ray.tasks.lidar.matching import NOTHING, serial_choice
 
 SAMPLES = 41
@@ -57,7 +62,7 @@ class KittiTable:
     objects: NDArray[np.int64]
 
 
-def average_precision(curve: NDArray[np.float64], points: int) -> NDArray[np.float64]:
+def sampled_precision(curve: NDArray[np.float64], points: int) -> NDArray[np.float64]:
     """Percent, of (..., 41) precision: the mean of 11 or of 40 samples."""
     taken = curve[..., ::4] if points == 11 else curve[..., 1:]
     return np.asarray(100 * taken.sum(axis=-1) / points, np.float64)
@@ -71,10 +76,10 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
         classes: the names to evaluate, in any case.
     """
     truth, found = (
-        columns_of([each.truth for each in frames]),
-        columns_of([each.found for each in frames]),
+        join_kitti([each.truth for each in frames]),
+        join_kitti([each.found for each in frames]),
     )
-    pairs = overlap_pairs(truth, found, wanted_names(classes))
+    pairs = kitti_overlaps(truth, found, wanted_names(classes))
     dont_care = dont_care_shares(truth, found)
     shape = (len(classes), len(AREAS), len(LEVELS), len(OVERLAPS), SAMPLES)
     precision = np.zeros(shape)
@@ -134,10 +139,10 @@ class _Judged:
         free: (D,) detections that cost nothing as false ones, for they lie in a DontCare region.
     """
 
-    pairs: OverlapPairs
+    pairs: KittiOverlaps
     overlap: str
-    truth: Columns
-    found: Columns
+    truth: KittiColumns
+    found: KittiColumns
     truth_states: NDArray[np.int64]
     found_states: NDArray[np.int64]
     free: NDArray[np.bool_]
@@ -231,7 +236,7 @@ def _first_reached(
 
 def _matches(
     judged: _Judged, thresholds: NDArray[np.float64]
-) -> tuple[OverlapPairs, NDArray[np.int64]]:
+) -> tuple[KittiOverlaps, NDArray[np.int64]]:
     """The pairs that match at each threshold, and the place of the threshold.
 
     Of the detections that reach the threshold, each object takes the free one that overlaps most,

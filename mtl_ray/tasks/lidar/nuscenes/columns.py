@@ -55,7 +55,7 @@ class Racks:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Columns:
+class NuscenesColumns:
     """N objects or detections as parallel arrays.
 
     Attributes:
@@ -83,9 +83,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "Columns":
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "NuscenesColumns":
         """Some of them."""
-        return Columns(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
+        return NuscenesColumns(
+            **{each.name: getattr(self, each.name)[which] for each in fields(self)}
+        )
 
     def judged(
         self,
@@ -93,7 +95,7 @@ class Columns:
         vehicle: NDArray[np.float64] | None,
         racks: Racks,
         num_points: NDArray[np.int64] | None = None,
-    ) -> "Columns":
+    ) -> "NuscenesColumns":
         """With the state by the rules of the metric, of one sample.
 
         Args:
@@ -113,7 +115,7 @@ class Columns:
             state[~(np.sqrt((apart**2).sum(axis=1)) < ranges[self.classes])] = FAR
         return replace(self, state=state)
 
-    def renumbered(self, numbers: NDArray[np.int64]) -> "Columns":
+    def renumbered(self, numbers: NDArray[np.int64]) -> "NuscenesColumns":
         """With ``numbers[class]`` for each class."""
         return replace(self, classes=numbers[self.classes])
 
@@ -122,15 +124,15 @@ class Columns:
 class NuscenesFrame:
     """One sample."""
 
-    truth: Columns
-    found: Columns
+    truth: NuscenesColumns
+    found: NuscenesColumns
 
 
-def columns_of(frames: Sequence[Columns]) -> Columns:
+def join_nuscenes(frames: Sequence[NuscenesColumns]) -> NuscenesColumns:
     """Those of all samples, with the number of the sample."""
     if not frames:
         empty = np.zeros(0)
-        return Columns(
+        return NuscenesColumns(
             classes=empty.astype(np.int64),
             centres=np.zeros((0, 3)),
             sizes=np.zeros((0, 3)),
@@ -143,13 +145,13 @@ def columns_of(frames: Sequence[Columns]) -> Columns:
         )
     joined = {
         each.name: np.concatenate([getattr(frame, each.name) for frame in frames])
-        for each in fields(Columns)
+        for each in fields(NuscenesColumns)
     }
     counts = [len(frame) for frame in frames]
-    return replace(Columns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
+    return replace(NuscenesColumns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
 
 
-def count_line(truth: Columns, place: int, name: str) -> str:
+def nuscenes_count_line(truth: NuscenesColumns, place: int, name: str) -> str:
     """How many objects of a class count, and why the others do not."""
     mine = truth.state[truth.classes == place]
     told = [

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
-from mtl_ray.inputs.point_cloud import Calibration
+from mtl_ray.inputs.point_cloud import SensorCalibration
 from mtl_ray.tasks.lidar.decode import Detections3d
-from mtl_ray.tasks.lidar.nuscenes.columns import MOST_BOXES, Columns, NuscenesFrame, Racks
+from mtl_ray.tasks.lidar.nuscenes.columns import MOST_BOXES, NuscenesColumns, NuscenesFrame, Racks
 
 RACK = "bicycle_rack"
 """How the names of the racks end."""
@@ -20,7 +20,7 @@ _CYCLES = frozenset({"bicycle", "motorcycle"})
 
 
 def nuscenes_frame(
-    truth: Boxes3d, found: Detections3d, classes: Sequence[str], calibration: Calibration
+    truth: Boxes3d, found: Detections3d, classes: Sequence[str], calibration: SensorCalibration
 ) -> NuscenesFrame:
     """The objects and detections of one cloud, in the global frame if its pose is known, else in
     that of the vehicle or the lidar. Ranges are rules for data of nuScenes alone.
@@ -31,7 +31,7 @@ def nuscenes_frame(
     velocity = np.full((len(best), 2), np.nan)
     if found.velocity is not None:
         velocity = found.velocity[best].astype(np.float64)
-    detections = Columns(
+    detections = NuscenesColumns(
         classes=labels,
         centres=place.points(boxes[:, :3]),
         sizes=boxes[:, 3:6],
@@ -48,11 +48,11 @@ def nuscenes_frame(
     )
 
 
-def object_columns(truth: Boxes3d, classes: Sequence[str], place: "Place") -> Columns:
+def object_columns(truth: Boxes3d, classes: Sequence[str], place: "Place") -> NuscenesColumns:
     """The objects of one cloud that have a class."""
     count = len(truth.classes)
     boxes = truth.boxes[:count].astype(np.float64)
-    found = Columns(
+    found = NuscenesColumns(
         classes=truth.classes,
         centres=place.points(boxes[:, :3]),
         sizes=boxes[:, 3:6],
@@ -117,7 +117,7 @@ class Place:
     vehicle: NDArray[np.float64] | None
 
     @staticmethod
-    def of(calibration: Calibration) -> "Place":
+    def of(calibration: SensorCalibration) -> "Place":
         """The one of a cloud."""
         matrix, vehicle = np.eye(4), np.zeros(3)
         if calibration.lidar_to_ego is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.tasks.lidar.matching import NOTHING, same_frame_pairs, serial_choice
-from mtl_ray.tasks.lidar.nuscenes.columns import Columns, NuscenesFrame, columns_of
+from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, NuscenesFrame, join_nuscenes
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 """Metres between the centres, from above, within which a detection is right."""
@@ -77,9 +77,9 @@ class NuscenesTable:
 
 def nuscenes_table(frames: Sequence[NuscenesFrame], classes: Sequence[str]) -> NuscenesTable:
     """The table of all samples; of equal scores the later detection comes first."""
-    truth = columns_of([each.truth for each in frames])
+    truth = join_nuscenes([each.truth for each in frames])
     truth = truth.take(truth.state == 0)
-    found = columns_of([each.found for each in frames])
+    found = join_nuscenes([each.found for each in frames])
     found = found.take(found.state == 0)
     precision = np.zeros((len(classes), len(DISTANCES), len(RECALLS)))
     errors = np.ones((len(classes), len(ERRORS)))
@@ -91,7 +91,7 @@ def nuscenes_table(frames: Sequence[NuscenesFrame], classes: Sequence[str]) -> N
 
 
 def _of_class(
-    name: str, truth: Columns, found: Columns
+    name: str, truth: NuscenesColumns, found: NuscenesColumns
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(4, 101) precision and (5,) errors."""
     precision = np.zeros((len(DISTANCES), len(RECALLS)))
@@ -123,7 +123,7 @@ def _of_class(
 
 
 def _near_pairs(
-    truth: Columns, found: Columns
+    truth: NuscenesColumns, found: NuscenesColumns
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Detections, objects and metres between them, of the pairs in one sample that are near."""
     per_frame = np.bincount(
@@ -144,7 +144,7 @@ def _near_pairs(
     return one, other, apart
 
 
-def _errors(name: str, truth: Columns, found: Columns) -> list[NDArray[np.float64]]:
+def _errors(name: str, truth: NuscenesColumns, found: NuscenesColumns) -> list[NDArray[np.float64]]:
     """Each error of M right detections, (M,); NaN where it is not known."""
     between = found.centres[:, :2] - truth.centres[:, :2]
     smaller = np.minimum(truth.sizes, found.sizes).prod(axis=1)
