@@ -112,7 +112,7 @@ def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
         if start is None and stop is None and not is_remote(uri):
             with open(
                 absolute(uri), "rb"
-            ) as file:  # for a picture, fsspec's way takes three times as long
+            ) as file:  # for an image, fsspec's way takes three times as long
                 return file.read()
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=start, end=stop))

@@ -108,9 +108,9 @@ def _compare(
     """
     found = {name: each.predict([image])[0] for name, each in pair.items()}
     for name, each in pair.items():
-        picture = draw_predictions(each, image, found[name], SCORE_THRESHOLD)
+        drawing = draw_predictions(each, image, found[name], SCORE_THRESHOLD)
         part = f"_{number}" if number else ""
-        storage.write(storage.join(job.to, f"output_{name}{part}.jpg"), jpeg(picture))
+        storage.write(storage.join(job.to, f"output_{name}{part}.jpg"), jpeg(drawing))
     predictor, equal = pair["pytorch"], True
     frame = predictor.canvas.input.own_frame(image)
     how = Comparison(frame=frame, sides=_SIDES, score_threshold=SCORE_THRESHOLD)

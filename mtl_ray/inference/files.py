@@ -90,8 +90,8 @@ def predict_data(
         found = predictor.predict([raw for *_, raw in raws])
         for (datum, name, raw), predictions in zip(raws, found, strict=True):
             sample = datum.sample()
-            picture = draw_predictions(predictor, raw, predictions, score_threshold, sample)
-            storage.write(storage.join(out, name), jpeg(picture))
+            drawing = draw_predictions(predictor, raw, predictions, score_threshold, sample)
+            storage.write(storage.join(out, name), jpeg(drawing))
             if sample is not None:
                 for head, writer in (results or {}).items():
                     writer.write(sample, predictions[head])
@@ -199,12 +199,12 @@ def draw_predictions(
         )
         if sample is not None:
             views += drawn_views(head.task, sample, own, predictions[name], score_threshold)
-    picture = (
+    drawing = (
         drawn[0]
         if len(drawn) == 1
         else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
     )
-    return beneath(picture, views)
+    return beneath(drawing, views)
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:

@@ -125,8 +125,8 @@ class Reporter:
             storage.write(
                 storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes()
             )
-        for name, picture in shown.charts.items():
-            storage.write(storage.join(self._uri, "plots", chart_file(name)), picture)
+        for name, chart in shown.charts.items():
+            storage.write(storage.join(self._uri, "plots", chart_file(name)), chart)
 
     def _plot(self) -> None:
         from mtl_ray.training.plots import (

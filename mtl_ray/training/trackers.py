@@ -101,8 +101,8 @@ class TensorBoard:
         """See ``Tracker``."""
         for name, image in shown.images:
             self._writer.add_image(f"predictions/{name}", image, step, dataformats="HWC")
-        for name, picture in shown.charts.items():
-            self._writer.add_image(name, pixels(picture), step, dataformats="HWC")
+        for name, chart in shown.charts.items():
+            self._writer.add_image(name, pixels(chart), step, dataformats="HWC")
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
         """See ``Tracker``; where it lies is all that is kept."""

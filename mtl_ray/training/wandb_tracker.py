@@ -147,7 +147,7 @@ class Wandb:
         import wandb
 
         content: dict[str, Any] = {
-            name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()
+            name: wandb.Image(pixels(chart)) for name, chart in shown.charts.items()
         }
         if shown.images:
             names = [name for name, _ in shown.images]
