@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from mtl_ray.geometry import masks as rle
 
+_EXACT = 1e-6
+"""Pixels by which the corner of a window may miss the edge of a pixel through rounding."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Masks:
@@ -85,13 +88,17 @@ class Masks:
             windows=np.clip(self.windows, 0, np.array([width, height, width, height], np.float64)),
         )
 
-    def render(self, into: NDArray[np.uint8]) -> None:
+    def render(self, into: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Draws each mask into its (H, W) of ``into`` (N, H, W), which holds zeros: 1 where the
         object is.
 
         A pixel takes the value at its centre (nearest neighbour).
+
+        Returns:
+            (N,) which masks have a pixel there.
         """
         height, width = into.shape[1:]
+        drawn = np.zeros(len(self.counts), np.bool_)
         for index, counts in enumerate(self.counts):
             if not counts:
                 continue
@@ -102,7 +109,27 @@ class Masks:
             columns, to_columns = _source(width, scale_x, offset_x, mask_w, left, right)
             if len(rows) and len(columns):
                 decoded = rle.decode_rle(counts, mask_h, mask_w)
-                into[index, to_rows, to_columns] = decoded[rows[:, None], columns[None, :]]
+                shown = decoded[rows[:, None], columns[None, :]]
+                into[index, to_rows, to_columns] = shown
+                drawn[index] = shown.any()
+        return drawn
+
+    def outside(self, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(N,) which of the ``asked`` (N,) masks lie wholly outside of their windows, such as that
+        of a ring whose hole alone is left by a crop.
+
+        An object that is too small to be drawn is not outside, nor is one whose mask is empty.
+        """
+        found = np.zeros(len(self.counts), np.bool_)
+        for index in np.flatnonzero(asked & self.known).tolist():
+            height, width = (int(side) for side in self.sizes[index])
+            corners = self.windows[index].reshape(2, 2) - self.offsets[index]
+            corners = corners / self.scales[index]  # of the window, xy in the mask
+            left, top = np.floor(corners.min(axis=0) + _EXACT).clip(min=0).astype(int)
+            right, bottom = np.ceil(corners.max(axis=0) - _EXACT).clip(min=0).astype(int)
+            decoded = rle.decode_rle(self.counts[index], height, width)
+            found[index] = decoded.any() and not decoded[top:bottom, left:right].any()
+        return found
 
 
 def _source(

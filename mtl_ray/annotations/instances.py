@@ -30,8 +30,10 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
 
         ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd`` bool (B, M) (a region
         to ignore), ``present`` bool (B, M) (False is padding); if a head reads ``masks``: ``masks``
-        uint8 (B, M, H, W), 1 where the object is, and ``has_mask`` bool (B, M); if a head reads
-        ``keypoints``: ``keypoints`` float32 (B, M, K, 3) as x, y, visibility.
+        uint8 (B, M, H, W), 1 where the object is, and ``has_mask`` bool (B, M), False also where an
+        object is too small to be drawn; if a head reads ``keypoints``: ``keypoints`` float32
+        (B, M, K, 3) as x, y, visibility. An object with a mask of which no pixel is left in the
+        image is not ``present``.
     """
 
     name = "instances"
@@ -265,8 +267,9 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
             )
             found["crowd"][row, :count], found["present"][row, :count] = part.crowd, True
             if MASKS in found and part.masks is not None:
-                part.masks.render(found["masks"][row, :count])
-                found["has_mask"][row, :count] = part.masks.known
+                drawn = part.masks.render(found["masks"][row, :count])
+                found["has_mask"][row, :count] = drawn
+                found["present"][row, :count] &= ~part.masks.outside(~drawn)
             if part.keypoints is not None and part.keypoints.shape[1]:
                 found["keypoints"][row, :count] = part.keypoints
         return found

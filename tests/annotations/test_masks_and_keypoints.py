@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import ClassMapper
-from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.annotations.instance_masks import Masks
+from mtl_ray.annotations.instance_values import Instances, Objects
 from mtl_ray.annotations.instances import INSTANCES, KEYPOINTS, MASKS
 from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.geometry.masks import decode_rle, encode_rle
@@ -257,3 +258,38 @@ def test_masks_reach_the_batch_through_mosaic_and_every_transform(tmp_path: Path
         assert not target["has_mask"][~target["present"]].any()
     assert known > 10
     assert unknown > 5
+
+
+def test_an_object_of_which_only_the_box_is_left_is_gone() -> None:
+    """A crop in the hole of a ring shows none of it. What is only too small to be drawn stays, as
+    do objects without a mask and with an empty one.
+    """
+    ring = np.ones((40, 40), np.uint8)
+    ring[10:30, 10:30] = 0
+    dot = np.zeros((40, 40), np.uint8)
+    dot[20, 20] = 1
+    start = disjoint(0, 40, 40).part("instances")
+    boxes = np.array([[0, 0, 40, 40], [20, 20, 23, 23], [0, 0, 40, 40], [0, 0, 40, 40]], np.float32)
+    counts = (encode_rle(ring), encode_rle(dot), b"", encode_rle(np.zeros((40, 40), np.uint8)))
+    objects = replace(
+        start,
+        boxes_xyxy=boxes,
+        classes=np.arange(4),
+        crowd=np.zeros(4, np.bool_),
+        masks=Masks.of(counts, (40, 40)),
+        keypoints=None,
+    )
+    rule = Canvas(height=8, width=8)
+
+    def target(part: Objects) -> tuple[list[bool], list[bool]]:
+        placed = INSTANCES.place(part, frame_of(20, 20, rule))
+        found = INSTANCES.collate([placed], ("0", "1", "2", "3"), rule, frozenset({MASKS}))
+        return found["present"][0].tolist(), found["has_mask"][0].tolist()
+
+    for part in (
+        INSTANCES.crop(objects, 10, 10, 20, 20, 0.0),
+        INSTANCES.flip(INSTANCES.crop(objects, 10, 10, 20, 20, 0.0), 0, 20, ()),
+    ):
+        assert target(part) == ([False, True, True, True], [False] * 4)
+    touching = INSTANCES.crop(objects, 9, 10, 20, 20, 0.0)
+    assert target(touching)[0] == [True] * 4
