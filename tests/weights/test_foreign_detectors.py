@@ -432,8 +432,9 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     """``saved``: the folder that transformers writes, whose rule of normalisation counts."""
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
-    # two: with one image the bias of transformers' decoder_input_proj gets a gradient that is not
-    # the sum of its output's, as ours is; the reason is not known
+    # two: in a batch of one, torch's BatchNorm (2.15, CPU) sums up wrong values where the gradient
+    # of its output is a view such as torch.randn(1, 80, 32).transpose(1, 2).view(1, 32, 8, 10); that
+    # of transformers' decoder_input_proj is one, and ours is not
     image = np.random.default_rng(0).integers(0, 256, (2, 3, *HW)).astype(np.uint8)
     plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:
