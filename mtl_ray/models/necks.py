@@ -115,10 +115,11 @@ class Fpn(Neck):
             return renamed(
                 tensors,
                 (
-                    Rename(
-                        r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?(\w+)", r"lateral.\1.0.\2"
-                    ),
-                    Rename(r"backbone\.fpn\.layer_blocks\.(\d+)\.(?:0\.)?(\w+)", r"smooth.\1.0.\2"),
+                    # 0 is the convolution, 1 its normalisation; older files have neither number
+                    Rename(r"backbone\.fpn\.inner_blocks\.(\d+)\.(\d\.\w+)", r"lateral.\1.\2"),
+                    Rename(r"backbone\.fpn\.inner_blocks\.(\d+)\.(\w+)", r"lateral.\1.0.\2"),
+                    Rename(r"backbone\.fpn\.layer_blocks\.(\d+)\.(\d\.\w+)", r"smooth.\1.\2"),
+                    Rename(r"backbone\.fpn\.layer_blocks\.(\d+)\.(\w+)", r"smooth.\1.0.\2"),
                     Rename(r"backbone\.fpn\.extra_blocks\.p6\.(.*)", r"further.0.0.\1"),
                     Rename(r"backbone\.fpn\.extra_blocks\.p7\.(.*)", r"further.1.0.\1"),
                 ),

@@ -20,6 +20,9 @@ from torchvision.models import resnet18
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from jobs.analyze.forward import main as forward_main
@@ -140,9 +143,13 @@ def same_detections(found: Arrays, wanted: dict[str, Tensor], least: int) -> Non
 # torchvision: class 0 is the background
 
 
-def extractor(*levels: int, extra: Any = None) -> Any:
+def extractor(*levels: int, extra: Any = None, norm: Any = None) -> Any:
     return _resnet_fpn_extractor(
-        resnet18(weights=None), trainable_layers=5, returned_layers=list(levels), extra_blocks=extra
+        resnet18(weights=None),
+        trainable_layers=5,
+        returned_layers=list(levels),
+        extra_blocks=extra,
+        norm_layer=norm,
     )
 
 
@@ -176,6 +183,26 @@ TORCHVISION = {
         lambda: MaskRCNN(extractor(1, 2, 3, 4), **SIZES),
         torchvision_model({"type": "mask_rcnn", **REGIONS}, POOLED),
         "safetensors",
+    ),
+    "mask_rcnn_v2": Case(
+        lambda: MaskRCNN(
+            extractor(1, 2, 3, 4, norm=nn.BatchNorm2d),
+            rpn_head=RPNHead(256, 3, conv_depth=2),
+            box_head=FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], nn.BatchNorm2d),
+            mask_head=MaskRCNNHeads(256, [256] * 4, 1, nn.BatchNorm2d),
+            **SIZES,
+        ),
+        torchvision_model(
+            {
+                "type": "mask_rcnn",
+                "levels": REGIONS["levels"],
+                "rpn": REGIONS["rpn"] | {"convs": 2},
+                "roi": REGIONS["roi"] | {"convs": 4, "norm": "batch", "fcs": 1},
+                "mask": {"norm": "batch"},
+            },
+            POOLED | {"norm": True},
+        ),
+        "pth",
     ),
     "retinanet": Case(
         lambda: RetinaNet(
@@ -280,7 +307,7 @@ def test_torchvision(name: str, tmp_path: Path) -> None:
         wanted = net([torch.from_numpy(image[0]) / 255])[0]
     wanted["labels"] = wanted["labels"] - 1
     same_detections(found, wanted, 20)
-    if name == "mask_rcnn":
+    if name in ("mask_rcnn", "mask_rcnn_v2"):
         masks = (wanted["masks"][:, 0] >= 0.5).numpy()
         assert masks.shape == found["b0_masks"].shape
         # torchvision pastes into boxes of whole pixels
@@ -433,8 +460,8 @@ def test_huggingface(name: str, saved: bool, tmp_path: Path) -> None:
     case = HUGGINGFACE[name]
     net: Any = varied(case.original())
     # two: in a batch of one, torch's BatchNorm (2.15, CPU) sums up wrong values where the gradient
-    # of its output is a view such as torch.randn(1, 80, 32).transpose(1, 2).view(1, 32, 8, 10); that
-    # of transformers' decoder_input_proj is one, and ours is not
+    # of its output is a view such as torch.randn(1, 80, 32).transpose(1, 2).view(1, 32, 8, 10), as
+    # that of transformers' decoder_input_proj is, and ours is not
     image = np.random.default_rng(0).integers(0, 256, (2, 3, *HW)).astype(np.uint8)
     plain = case._replace(model={k: v for k, v in case.model.items() if k not in ("mean", "std")})
     if saved:
