@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     if arguments.to is None and arguments.standalone is None:
         parser.error("the following arguments are required: --to (or --standalone)")
+    if arguments.workers < 1:
+        parser.error("--workers must be at least 1")
     if arguments.standalone is not None:
         arguments.standalone = absolute_output("--standalone", arguments.standalone)
     with tempfile.TemporaryDirectory() as scratch:

@@ -70,15 +70,15 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Makes a refusal say what was refused, and gives the errors of the S3 client, which are no
-    OSErrors, names that callers know.
+    """Makes a refusal say what was refused, and gives the errors of the clients of S3 and HTTP,
+    of which some are no OSErrors, names that callers know.
     """
     try:
         yield
     except PermissionError as error:
         raise PermissionError(f"access to {uri} is refused: {error}") from error
     except Exception as error:
-        if not type(error).__module__.startswith("botocore"):
+        if not type(error).__module__.startswith(("botocore", "aiohttp")):
             raise
         kind = PermissionError if "Credential" in type(error).__name__ else ConnectionError
         raise kind(f"{uri} cannot be reached: {error}") from error

@@ -111,6 +111,18 @@ def test_a_submitted_job_does_not_write_where_nobody_will_look(job, given, monke
     assert "here is a relative path, and a submitted job" in capsys.readouterr().err
 
 
+def test_no_job_writes_to_a_web_address(capsys):
+    given = ["run", "--to", "https://example.org/bundle"]
+    assert ended(lambda: importlib.import_module("jobs.export").main(given)) == 2
+    assert "--to https://example.org/bundle cannot be written to" in capsys.readouterr().err
+
+
+def test_engines_need_a_worker(capsys):
+    given = ["run", "--to", "here", "--workers", "0"]
+    assert ended(lambda: importlib.import_module("jobs.export").main(given)) == 2
+    assert "--workers must be at least 1" in capsys.readouterr().err
+
+
 def test_what_the_system_says_of_a_file_is_a_sentence_too(tmp_path, capsys):
     assert ended(lambda: len((tmp_path / "nothing").read_text())) == 2
     assert ended(lambda: len(tmp_path.read_text())) == 2

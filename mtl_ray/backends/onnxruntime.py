@@ -80,10 +80,9 @@ class OnnxRuntimeEngine:
         wanted = _PROVIDERS.values() if self.device == "auto" else [_PROVIDERS[self.device]]
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         (name,) = names
+        data = files.read(name)
         try:
-            return _Session(
-                onnxruntime.InferenceSession(files.read(name), options, providers=providers)
-            )
+            return _Session(onnxruntime.InferenceSession(data, options, providers=providers))
         except _failures() as error:
             raise EngineError(f"onnxruntime cannot open {name}: {telling_line(error)}") from error
 

@@ -70,11 +70,11 @@ class TorchScriptEngine:
         import torch
 
         (name,) = names
-        extra = {"names": b""}
+        data, extra = files.read(name), {"names": b""}
         with _quiet():
             try:
                 loaded = torch.jit.load(  # type: ignore[no-untyped-call]
-                    io.BytesIO(files.read(name)), map_location="cpu", _extra_files=extra
+                    io.BytesIO(data), map_location="cpu", _extra_files=extra
                 ).eval()
             except (RuntimeError, ValueError) as error:
                 raise EngineError(

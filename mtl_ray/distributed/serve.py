@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +167,9 @@ def _serving(
         yield Server(url, config, keys, state)
     finally:
         stdout_deduplicator.skip_re = ENDING
-        serve.shutdown()
+        with suppress(TimeoutError):  # after a minute
+            serve.delete(APPLICATION)  # the proxy answers until the replicas have finished
+        serve.shutdown()  # ends the proxy first
 
 
 def build_application(

@@ -49,6 +49,9 @@ class BundlePredictor:
             checked with fewer.
         engine: the name of one of its engines; None for the default.
 
+    Attributes:
+        entries: of each file of the bundle, as it was opened.
+
     Raises:
         FileNotFoundError, ValueError: if there is no bundle, it is incomplete, or its engine or a
             plugin is not installed.
@@ -60,6 +63,7 @@ class BundlePredictor:
         bundle = open_artifact(uri, kind="bundle")
         signature = read_signature(bundle.read("signature.json"))
         self.signature = signature if engine is None else signature.of_engine(engine)
+        self.entries = bundle.entries
         self._open(bundle, uri, threads, batch)
 
     def _open(self, bundle: Artifact, uri: str, threads: int, batch: int) -> None:

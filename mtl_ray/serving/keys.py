@@ -116,7 +116,7 @@ class Gate:
         if not self.keys:
             return ""
         scheme, _, given = authorization.partition(b" ")
-        digest = _digest(given if scheme.lower() == b"bearer" else b"")
+        digest = _digest(given.strip() if scheme.lower() == b"bearer" else b"")
         found = ""
         for name, expected in self._digests.items():  # all of them: the time tells nothing
             if hmac.compare_digest(digest, expected):

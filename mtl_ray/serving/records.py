@@ -17,8 +17,9 @@ from mtl_ray.serving.asgi import header_of
 from mtl_ray.serving.reply import Reply
 
 ID_HEADER, VERSION_HEADER = "X-Request-ID", "X-Model-Version"
-_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+ID_PATTERN = "[A-Za-z0-9._:/+=-]{1,128}"
 """An id that a client may choose; any other is replaced."""
+_ID = re.compile(ID_PATTERN.encode())
 _IN_SCOPE = "mtl_ray.record"
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from mtl_ray.artifact import open_artifact
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.input import empty_batch
@@ -128,7 +129,7 @@ def open_predictors(
     found: dict[str, Predictor] = {}
     for key, (uri, engine) in config.bundles().items():
         identity = _identity(config, key)
-        if identity in known:
+        if identity in known and _is_of(known[identity], uri):
             found[key] = known[identity]
             continue
         predictor = BundlePredictor(
@@ -141,6 +142,16 @@ def open_predictors(
         opened, known_one = open_pipeline(name, pipeline, found), (before or {}).get(name)
         found[name] = known_one if known_one is not None and opened.same_as(known_one) else opened
     return found
+
+
+def _is_of(predictor: Predictor, uri: str) -> bool:
+    """Whether a predictor is of the bundle that is at a URI now: another may have been written
+    there.
+    """
+    return (
+        isinstance(predictor, BundlePredictor)
+        and predictor.entries == open_artifact(uri, kind="bundle").entries
+    )
 
 
 def _threads(config: ServeConfig, key: str) -> int:

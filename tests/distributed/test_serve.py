@@ -252,10 +252,30 @@ def test_compare_holds_and_sees_another_model(
         assert "mismatch" in capsys.readouterr().out
 
 
-def test_sigterm_ends_it_and_leaves_nothing(server: Server) -> None:
+@pytest.mark.parametrize("name", ["a" * 129, 'a"b', "<a>", "a,b"])
+def test_an_id_that_is_replaced_is_not_there_twice(server: Server, name: str) -> None:
+    answer = httpx.get(f"{server.url}/ping", headers={"X-Request-ID": name})
+    (given,) = answer.headers.get_list("x-request-id")
+    assert given != name
+
+
+def test_sigterm_finishes_what_has_begun_and_leaves_nothing(server: Server, picture: Path) -> None:
     """The last test of this server."""
     family = psutil.Process(server.process.pid).children(recursive=True)
-    server.process.send_signal(signal.SIGTERM)
+    body, port = picture.read_bytes(), int(server.url.rpartition(":")[2])
+    head = (
+        "POST /predictions/boxes HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    meanwhile = set[int]()
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as begun:
+        begun.sendall(head.encode() + body[:10])
+        server.process.send_signal(signal.SIGTERM)
+        while 503 not in meanwhile:  # all replicas have left the proxy
+            meanwhile.add(httpx.get(f"{server.url}/ping", timeout=60).status_code)
+        begun.sendall(body[10:])
+        assert begun.recv(15) == b"HTTP/1.1 200 OK"
+    assert meanwhile <= {200, 503}
     assert server.process.wait(120) == 0, server.log.read_text()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert [each.name() for each in alive] == []

@@ -95,6 +95,7 @@ def test_over_http(
     assert [ask("sesame") for _ in range(5)] == [200, 200, 200, 429, 429]
     assert [ask("open") for _ in range(5)] == [200] * 5
     assert ask("guessed") == 401
+    assert ask("  open") == 200, "RFC 6750 allows several blanks before a key"
     for path in ("/models", "/metrics", "/models/boxes/statistics"):
         assert ask("sesame", path) == 200
         assert ask("guessed", path) == 401

@@ -1,6 +1,7 @@
 """Versions of a model: shares of the requests, a version by its name, and updates under load."""
 
 import asyncio
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -189,6 +190,17 @@ def test_unchanged_bundles_are_not_opened_again(uris: dict[str, str]) -> None:
     assert all(app.limits.service.predictors[key] is each for key, each in before.items())
     app.update(replace(served(uris, v1=0.5, v2=0.5), threads=2), 1)
     assert all(app.limits.service.predictors[key] is not each for key, each in before.items())
+    app.close()
+
+
+def test_another_bundle_at_the_same_place_is_opened(tmp_path: Path, picture: bytes) -> None:
+    config = ServeConfig(models={"pet": make_bundle(tmp_path / "pet", "boxes")})
+    app = open_app(config, 1, {})
+    assert animal(call(app, "POST", "/predictions/pet", content=picture)) == "dog"
+    shutil.rmtree(tmp_path / "pet")
+    make_bundle(tmp_path / "pet", "boxes", kinds="0, 1")
+    app.update(config, 1)
+    assert animal(call(app, "POST", "/predictions/pet", content=picture)) == "cat"
     app.close()
 
 
