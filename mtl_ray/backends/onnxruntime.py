@@ -45,8 +45,10 @@ class OnnxRuntimeEngine:
         """See ``AnyEngine``."""
         if find_spec("onnxruntime") is None:
             return "onnxruntime is not installed (Fix: pip install onnxruntime)"
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return f"onnxruntime cannot be imported: {first_line(error)}"
         if (
             self.device != "auto"
             and _PROVIDERS[self.device] not in onnxruntime.get_available_providers()

@@ -414,7 +414,9 @@ def test_a_missing_library(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_a_library_that_is_not_whole(
+    engine: str,
     bundle: Path,
     checkpoint: str,
     split: str,
@@ -423,15 +425,15 @@ def test_a_library_that_is_not_whole(
 ) -> None:
     """It is installed, and a shared library of it is missing."""
     words = "libtbb.so.12: cannot open shared object file"
-    (tmp_path / "openvino.py").write_text(f"raise ImportError({words!r})")
+    (tmp_path / f"{engine}.py").write_text(f"raise ImportError({words!r})")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in [each for each in sys.modules if each.partition(".")[0] == "openvino"]:
+    for name in [each for each in sys.modules if each.partition(".")[0] == engine]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(EngineError, match=r"openvino cannot be imported: libtbb\.so") as caught:
-        BundlePredictor(str(bundle), engine="openvino")
+    with pytest.raises(EngineError, match=rf"{engine} cannot be imported: libtbb\.so") as caught:
+        BundlePredictor(str(bundle), engine=engine)
     told(caught.value)
-    failure = build_engine(request_of(checkpoint, split, "openvino")).failure
-    assert failure == f"openvino cannot be imported: {words}"
+    failure = build_engine(request_of(checkpoint, split, engine)).failure
+    assert failure == f"{engine} cannot be imported: {words}"
 
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])

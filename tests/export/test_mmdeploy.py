@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mtl_ray.export import mmdeploy
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.mmdeploy import DUMPED, dump_info
+from mtl_ray.export.mmdeploy import DUMPED, dump_info, thinned
 from mtl_ray.export.mmdeploy_files import FORMS, deploy_json, pipeline_json
 from mtl_ray.export.mmdeploy_graph import sdk_graph
 from mtl_ray.export.parity import ParityError
@@ -159,6 +159,13 @@ def test_masks_are_pasted_in_the_graph(frame: str, kind: str) -> None:
     for mine, theirs in zip(masks[0], expected.masks or (), strict=True):
         assert (mine == decode_rle(theirs, 150, 90)).mean() > 0.9995
         assert 0 < mine.mean() < 1
+
+
+def test_large_photographs_are_thinned_before_masks_of_all_objects_are_compared() -> None:
+    photo = np.arange(3000 * 4000 * 3, dtype=np.uint32).astype(np.uint8).reshape(3000, 4000, 3)
+    assert thinned(photo).shape == (750, 1000, 3)
+    assert thinned(photo[:1000, :1000]).shape == (1000, 1000, 3)
+    np.testing.assert_array_equal(thinned(photo)[1, 2], photo[4, 8])
 
 
 def test_the_runtime_gives_masks_and_waits_for_their_boxes(runtime: Path, tmp_path: Path) -> None:
