@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
         try:
             import onnxruntime
         except ImportError as error:
-            return f"onnxruntime cannot be imported: {first_line(error)}"
+            return f"onnxruntime cannot be imported: {telling_line(error)}"
         if (
             self.device != "auto"
             and _PROVIDERS[self.device] not in onnxruntime.get_available_providers()
