@@ -9,7 +9,7 @@ from mtl_ray.analysis import eval_metric_kitti as kitti
 from mtl_ray.analysis import eval_metric_nuscenes as nuscenes
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.shards.split import Split, open_split
-from mtl_ray.tasks.lidar.kitti.levels import LEVELS, OVERLAPS
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, MODERATE, OVERLAPS
 from mtl_ray.tasks.lidar.metric import Detection3dMetric
 
 HEAD = "boxes_3d"
@@ -119,7 +119,20 @@ def _kitti_lines(found: LidarReport) -> Iterator[str]:
                     keys = [f"KITTI/{name}_{area}_AP{points}_{each}{end}" for each in levels]
                     values = "".join(f"{figures[key]:10.4f}" for key in keys)
                     yield f"{name:{width}} {area:3} AP{points} {kind or 'strict':8}{values}"
+    yield from _exact_lines(found, width)
     yield f"mAP {figures['mAP']:.4f} (mean 3D AP40 moderate strict of classes with objects, / 100)"
+
+
+def _exact_lines(found: LidarReport, width: int) -> Iterator[str]:
+    """AP40exact, of moderate alone, where AP40 cannot tell: of classes of few objects."""
+    figures = found.report.figures
+    for name in found.metric.names:
+        for kind in OVERLAPS:
+            for area in ("3D", "BEV"):
+                end = f"{LEVELS[MODERATE].name}_{kind}"
+                exact = figures[f"KITTI/{name}_{area}_AP40exact_{end}"]
+                if exact != figures[f"KITTI/{name}_{area}_AP40_{end}"]:
+                    yield f"{name:{width}} {area:3} AP40exact {kind:13}{exact:10.4f}"
 
 
 def _nuscenes_lines(found: LidarReport) -> Iterator[str]:

@@ -56,6 +56,15 @@ def test_perfect_results_and_the_command(
     assert content["facts"]["samples"] == 3
 
 
+def test_few_objects_show_the_figure_that_the_line_on_them_names(tmp_path: Path) -> None:
+    for frames, shown in ((1, True), (3, False)):
+        labels, results = folders(tmp_path / str(frames), frames=frames)
+        text = eval_lidar(str(results), str(labels), classes=["Car"]).to_text()
+        exact = [line.split() for line in text.splitlines() if "AP40exact" in line]
+        assert (exact[:1] == [["Car", "3D", "AP40exact", "strict", "100.0000"]]) == shown
+        assert bool(exact) == shown
+
+
 def test_a_folder_above_the_results_is_one_sentence(tmp_path: Path) -> None:
     """``out`` in place of ``out/kitti``, the folder that ``jobs.predict --format kitti`` writes."""
     labels, _ = folders(tmp_path)

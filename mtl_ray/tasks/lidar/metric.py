@@ -99,19 +99,24 @@ class Detection3dMetric:
         """``mAP``: of nuScenes, or the mean 3-D AP40 (moderate, strict) / 100 over the classes with
         an object that counts; then those of KITTI (``KITTI/Car_3D_AP40_moderate_strict``, percent,
         0 for a class without objects as in the original) and of nuScenes (``mAP_nuscenes``,
-        ``NDS``, ``mATE``, ...). NaN without a cloud.
+        ``mATE``, ...), of other data over the classes with an object, and without NDS and the
+        errors that the data cannot tell. NaN without a cloud.
         """
         tables = self._measured()
-        result = {"mAP": float("nan"), **dict.fromkeys(self.lower_is_better, float("nan"))}
+        result = {"mAP": float("nan")}
+        if not self.frames:
+            result |= {f"m{name}": float("nan") for name in ERRORS}
         if tables.kitti is not None:
             result |= named_figures(tables.kitti)
         if tables.nuscenes is not None:
             measured = tables.nuscenes
-            result |= {
-                "mAP_nuscenes": measured.mean_ap,
-                "NDS": measured.score,
-                **{f"m{name}": value for name, value in measured.mean_errors.items()},
-            }
+            if self.benchmark == "nuscenes":
+                result |= {"mAP_nuscenes": measured.mean_ap, "NDS": measured.score}
+            else:
+                measured = measured.with_objects()
+                result["mAP_nuscenes"] = measured.mean_ap
+            errors = measured.mean_errors
+            result |= {f"m{name}": errors[name] for name in self._error_names()}
         if self.benchmark == "nuscenes":
             result["mAP"] = result.get("mAP_nuscenes", float("nan"))
         elif tables.kitti is not None and tables.kitti.objects[:, MODERATE].any():
@@ -129,13 +134,16 @@ class Detection3dMetric:
         """
         tables = self._measured()
         rows: dict[str, dict[str, float]] = {name: {} for name in self.names}
+        errors = self._error_names()
         for c, name in enumerate(self.names):
             if tables.kitti is not None:
                 rows[name] |= by_class(tables.kitti, c)
             if tables.nuscenes is not None:
                 measured = tables.nuscenes
                 rows[name]["AP_nuscenes"] = float(measured.average_precision[c].mean())
-                rows[name] |= dict(zip(ERRORS, measured.errors[c].tolist(), strict=True))
+                rows[name] |= {
+                    each: float(measured.errors[c, ERRORS.index(each)]) for each in errors
+                }
             rows[name]["objects"] = self._objects(tables, c)
         return rows
 
@@ -181,6 +189,16 @@ class Detection3dMetric:
                 "figures are 0"
             )
         return lines
+
+    def _error_names(self) -> tuple[str, ...]:
+        """The errors that the data can tell: of the attributes only nuScenes' own are guessed, and
+        few other datasets state velocities.
+        """
+        if self.benchmark == "nuscenes":
+            return ERRORS
+        truth = [each.nuscenes.truth for each in self.frames if each.nuscenes is not None]
+        moving = any(np.isfinite(each.velocity).any() for each in truth)
+        return tuple(name for name in ERRORS if name != "AAE" and (moving or name != "AVE"))
 
     def _rule(self) -> ConfusionRule:
         return (

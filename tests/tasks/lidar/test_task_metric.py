@@ -94,13 +94,38 @@ def test_main_figure_is_that_of_the_benchmark() -> None:
     named = [figures[f"KITTI/{name}_3D_AP40_moderate_strict"] for name in CLASSES]
     assert figures["mAP"] == pytest.approx(np.mean(named) / 100)
     assert figures["mAP"] == pytest.approx(figures["KITTI/Overall_3D_AP40_moderate"] / 100)
-    assert {"NDS", "mATE", "mAP_nuscenes"} <= set(figures)
+    assert {"mATE", "mAOE", "mAP_nuscenes"} <= set(figures)
     nuscenes = measured([frame(seed, NUSCENES) for seed in range(9)])
     figures = nuscenes.result()
     assert figures["mAP"] == figures["mAP_nuscenes"]
     assert not any(name.startswith("KITTI") for name in figures)
+    assert list(figures)[-5:] == ["mATE", "mASE", "mAOE", "mAVE", "mAAE"]
+    assert "NDS" in figures
     assert "mATE" in nuscenes.lower_is_better
     assert nuscenes.per_class()["Car"]["objects"] > 0
+
+
+def test_what_the_data_does_not_state_has_no_error() -> None:
+    """KITTI has no velocities and no attributes: an error of 1 would blame the network."""
+    still = measured([frame(seed, KITTI) for seed in range(9)])
+    assert not {"NDS", "mAVE", "mAAE"} & set(still.result())
+    assert not {"AVE", "AAE"} & set(still.per_class()["Car"])
+    frames = [frame(seed, Calibration()) for seed in range(9)]  # such as Waymo's
+    frames[0][0].annotations["boxes_3d"].velocity[:] = 1
+    moving = measured(frames)
+    assert "mAVE" in moving.result()
+    assert "AVE" in moving.per_class()["Car"]
+    assert not {"NDS", "mAAE"} & set(moving.result())
+
+
+def test_a_class_without_objects_lowers_no_mean_of_data_that_is_not_of_nuscenes() -> None:
+    frames = [frame(seed, KITTI) for seed in range(9)]
+    more = Detection3dMetric((*CLASSES, "Tram"))
+    for sample, found in frames:
+        more.update(sample, found)
+    plain, figures = measured(frames).result(), more.result()
+    for name in ("mAP", "mAP_nuscenes", "mATE", "mASE", "mAOE"):
+        assert figures[name] == plain[name]
 
 
 def test_the_pose_of_the_vehicle_changes_nothing_but_ranges() -> None:

@@ -55,6 +55,16 @@ class NuscenesTable:
         above = (self.precision[..., FIRST:] - LEAST_PRECISION).clip(0)
         return np.asarray(above.mean(axis=-1) / (1 - LEAST_PRECISION), np.float64)
 
+    def with_objects(self) -> "NuscenesTable":
+        """The table of the classes that have an object."""
+        which = self.objects > 0
+        return NuscenesTable(
+            classes=tuple(np.array(self.classes, np.object_)[which].tolist()),
+            precision=self.precision[which],
+            errors=self.errors[which],
+            objects=self.objects[which],
+        )
+
     @property
     def mean_ap(self) -> float:
         """Over classes and distances."""
