@@ -108,6 +108,11 @@ class Layout:
         return {KEY: "string", **small, **kinds, **large}
 
     @property
+    def noun(self) -> str:
+        """What a sample is called in messages."""
+        return self.inputs[0].noun
+
+    @property
     def required(self) -> frozenset[str]:
         """The columns that are never null."""
         return frozenset((KEY, *(name for each in self.inputs for name in each.columns)))

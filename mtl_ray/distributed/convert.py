@@ -100,9 +100,11 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
         raise ValueError(
-            f"none of the {len(source)} images can be read; the first: {sentence_of(skipped[0])}"
+            f"none of the {len(source)} {source.layout.noun}s can be read; the first: "
+            f"{sentence_of(skipped[0])}"
         )
-    findings = findings_of(entries, skipped, sum(part.annotated for part in written))
+    annotated = sum(part.annotated for part in written)
+    findings = findings_of(entries, skipped, annotated, source.layout.noun)
     storage.write(
         storage.join(uri, REJECTS),
         json.dumps([item_json(item) for item in skipped], indent=1).encode(),
@@ -144,7 +146,7 @@ def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> S
 
 
 def check_listed(config: ConvertConfig, source: Source) -> None:
-    """Raises a ValueError if a dataset lists no image at all."""
+    """Raises a ValueError if a dataset lists no sample at all."""
     if not len(source):
         why = (
             f"; the first of {len(source.skipped)} left out: {sentence_of(source.skipped[0])}"
@@ -152,15 +154,17 @@ def check_listed(config: ConvertConfig, source: Source) -> None:
             else ""
         )
         raise ValueError(
-            f"the split {config.source.split!r} of {config.source.root} has no images{why}"
+            f"the split {config.source.split!r} of {config.source.root} has no "
+            f"{source.layout.noun}s{why}"
         )
 
 
 def findings_of(
-    entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int
+    entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int, noun: str
 ) -> Findings:
-    """Counts of what some shards hold and of what was skipped."""
-    findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
+    """Counts of what some shards hold and of what was skipped; ``noun`` is that of a sample."""
+    rows = sum(entry.rows for entry in entries)
+    findings = Findings(images=rows, annotated=annotated, noun=noun)
     for entry in entries:
         findings.annotations += entry.annotations
     findings.add(skipped)
@@ -215,7 +219,11 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
             f"{uri} already holds another split (different: {what}); remove it or choose another "
             "folder with --to"
         )
-    findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
+    findings = Findings(
+        images=manifest.num_samples,
+        annotations=annotations_in(uri),
+        noun=manifest.layout.noun,
+    )
     findings.add(
         SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS)))
     )
@@ -304,7 +312,7 @@ def left_out(findings: Findings, details: str) -> tuple[str, str]:
     """The line of a summary on skipped items."""
     return (
         "left out",
-        f"{findings.rejected:,} images and annotations, see {details}"
+        f"{findings.rejected:,} {findings.noun}s and annotations, see {details}"
         if findings.rejected
         else "nothing",
     )
@@ -334,7 +342,9 @@ def summary(conversion: Conversion) -> str:
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(conversion.findings)]
     counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
     for kind, columns in counts.items():
-        lines += ["", f"{kind:<24}" + "".join(f"{column:>14}" for column in columns)]
+        own = f"{conversion.findings.noun}s"
+        titles = [own if column == "images" else column for column in columns]
+        lines += ["", f"{kind:<24}" + "".join(f"{title:>14}" for title in titles)]
         names = list(columns["images"])
         lines += [
             f"  {name:<22}" + "".join(f"{columns[column][name]:>14,}" for column in columns)

@@ -26,6 +26,7 @@ from mtl_ray.distributed.convert import (
 )
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.layout import Layout
 from mtl_ray.samples import Annotation, Sample
@@ -56,6 +57,7 @@ class ConvertedFiles:
         objects: number of objects of each class, by class name; empty for semantic maps.
         annotated: number of images with annotations of any kind.
         annotations: number of annotations.
+        noun: what a sample is called in messages.
         skipped: items that were skipped or written with a change.
         fresh: False if the split existed already.
     """
@@ -68,12 +70,16 @@ class ConvertedFiles:
     fresh: bool
     annotated: int = 0
     annotations: int = 0
+    noun: str = IMAGE.noun
 
     @property
     def findings(self) -> Findings:
         """Counts of items that were skipped or written with a change."""
         findings = Findings(
-            images=self.images, annotated=self.annotated, annotations=self.annotations
+            images=self.images,
+            annotated=self.annotated,
+            annotations=self.annotations,
+            noun=self.noun,
         )
         findings.add(self.skipped)
         return findings
@@ -201,7 +207,7 @@ def _write(
             yield from done.records
         if not whole.images:
             raise ValueError(
-                f"none of the {len(source)} images can be written; the first: "
+                f"none of the {len(source)} {source.layout.noun}s can be written; the first: "
                 f"{sentence_of(whole.skipped[0])}"
             )
         _check(config, source, whole, note)
@@ -216,6 +222,7 @@ def _write(
         fresh=True,
         annotated=whole.annotated,
         annotations=whole.annotations,
+        noun=source.layout.noun,
     )
     content = {
         "uri": uri,
@@ -224,6 +231,7 @@ def _write(
         "rejects": [item_json(each) for each in files.skipped],
         "annotated": files.annotated,
         "annotations": files.annotations,
+        "noun": files.noun,
         "provenance": provenance,
     }
     storage.write(note, json.dumps(content, indent=1).encode())
@@ -237,7 +245,10 @@ def _check(config: ConvertConfig, source: Source, whole: _Done, note: str) -> No
     if isinstance(config.source, Shards):
         return
     findings = Findings(
-        images=whole.images, annotated=whole.annotated, annotations=whole.annotations
+        images=whole.images,
+        annotated=whole.annotated,
+        annotations=whole.annotations,
+        noun=source.layout.noun,
     )
     findings.add(whole.skipped)
     counts = {
@@ -297,7 +308,7 @@ def files_summary(files: ConvertedFiles) -> str:
     """The summary of a conversion to files, as text."""
     facts = [
         ("written", files.uri + ("" if files.fresh else " (exists already: nothing done)")),
-        ("images", f"{files.images:,}"),
+        ("samples", f"{files.images:,}"),
         left_out(files.findings, files.note),
     ]
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(files.findings)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.sources.source import UNKNOWN_CLASS, SkippedItem
 
 _WORTH_A_WARNING = 0.01
@@ -29,6 +30,7 @@ class Findings:
         notes: number of items that were read with a change, by the general part of the note.
         unknown: number of rejected objects of unknown classes, by class.
         first: the first item of each reason or note.
+        noun: what a sample is called in messages.
     """
 
     images: int = 0
@@ -39,6 +41,7 @@ class Findings:
     notes: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     first: dict[str, SkippedItem] = field(default_factory=dict)
+    noun: str = IMAGE.noun
 
     @property
     def rejected(self) -> int:
@@ -92,7 +95,7 @@ def refusal(
         )
     if findings.annotated and not findings.annotations and not allow_empty:
         return (
-            f"none of the {findings.images:,} images has an annotation; "
+            f"none of the {findings.images:,} {findings.noun}s has an annotation; "
             "Fix: check the folder and the names of the label files; --allow-empty takes a split "
             "of negatives"
         )
@@ -116,7 +119,7 @@ def remarks(findings: Findings) -> Iterator[str]:
     first.
     """
     shares = {
-        "images": (findings.rejected_images, findings.images + findings.rejected_images),
+        f"{findings.noun}s": (findings.rejected_images, findings.images + findings.rejected_images),
         "annotations": (
             findings.rejected_annotations,
             findings.annotations + findings.rejected_annotations,

@@ -53,7 +53,7 @@ def draw_training_curves(rows: LoggedRows, uri: str, tasks: Mapping[str, object]
     if train:
         pages["loss"] = _losses(train)
         pages["lr"] = _curves(train, ["lr"], "Learning rate", "learning rate")
-        pages["speed"] = _curves(train, ["images_per_s"], "Speed", "images per second")
+        pages["speed"] = _curves(train, ["images_per_s"], "Speed", "samples per second")
     known = dict.fromkeys(
         key for row in val for key in row if key not in OTHER and row[key] is not None
     )

@@ -16,7 +16,7 @@ class Progress:
         steps: of the whole run.
         first: the step from which this attempt resumed.
         epoch: visits of the training split so far.
-        images_per_s: images of all ranks in a second of training, over the last logged steps.
+        images_per_s: samples of all ranks in a second of training, over the last logged steps.
         loss: mean over the last logged steps.
         metrics: of the newest evaluation, HEAD/METRIC; empty before the first.
         measured: the step after which they were measured; 0 before the first.
@@ -51,7 +51,7 @@ class ProgressBar:
                 leave=True,
                 log_from_s=0.0,
             )
-        figures = {"loss": f"{progress.loss:.4g}", "img/s": f"{progress.images_per_s:.4g}"}
+        figures = {"loss": f"{progress.loss:.4g}", "samples/s": f"{progress.images_per_s:.4g}"}
         figures |= {name: f"{value:.3f}" for name, value in list(progress.metrics.items())[:1]}
         self._bar.set_postfix(figures, refresh=False)
         self._bar.update(progress.step - self._bar.n)

@@ -33,7 +33,7 @@ def converted(workplace: Workplace) -> Workplace:
         said = workplace.run(
             "jobs.convert", *CONVERT, "--split", split, "--to", f"shards/{split}", "--workers", "1"
         )
-        assert ("1 images and annotations" in said) == (split == "train"), said
+        assert ("1 signals and annotations" in said) == (split == "train"), said
     return workplace
 
 

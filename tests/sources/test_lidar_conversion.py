@@ -75,8 +75,12 @@ def test_a_split_holds_what_the_source_gives(tmp_path: Path, encoding: Encoding)
         assert one == other
         calibrations = [each.inputs["points"].calibration.to_json() for each in (sample, found)]
         assert calibrations[0] == calibrations[1]
-    assert "Pedestrian" in summary(done)
-    assert not converted(config, tmp_path / "out", format=encoding).fresh
+    again = converted(config, tmp_path / "out", format=encoding)
+    assert not again.fresh
+    for said in (summary(done), summary(again)):
+        assert "Pedestrian" in said
+        assert "point clouds" in said
+        assert "images" not in said
     counts = json.loads((tmp_path / "out" / "class_counts.json").read_text())["boxes_3d"]
     assert sum(counts["boxes"].values()) == sum(len(objects_of(each)) for each in stored.values())
 
@@ -160,6 +164,7 @@ def test_kitti_files_come_back(tmp_path: Path, streets: Path) -> None:
     assert files.images == len(before)
     assert sum(files.objects.values()) == sum(len(objects_of(each)) for each in before.values())
     assert "Cyclist" in files_summary(files)
+    assert "images" not in files_summary(files)
     for key, sample in before.items():
         one, other = objects_of(sample), objects_of(after[key])
         assert points_of(sample).tobytes() == points_of(after[key]).tobytes()
