@@ -260,7 +260,8 @@ def _ground(
 
 
 def _cloud(reader: _Reader, frame: _Frame, camera: Camera, items: list[SkippedItem]) -> PointCloud:
-    cloud = read_cloud(storage.join(reader.root, frame.cloud), frame.cloud, reader.features)
+    uri = storage.join(reader.root, frame.cloud)
+    cloud = read_cloud(uri, frame.cloud, reader.features, guessed=True)
     points = cloud.points
     if points.shape[1] > 3 and len(points):
         low, high = float(points[:, 3].min()), float(points[:, 3].max())
