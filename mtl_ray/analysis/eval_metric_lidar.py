@@ -1,5 +1,6 @@
 """Metrics of result files of the lidar benchmarks: KITTI's text files, nuScenes' JSON."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,11 @@ def _nuscenes_lines(found: LidarReport) -> Iterator[str]:
     width = max(map(len, rows))
     yield f"{'nuScenes':{width}}" + "".join(f"{name:>12}" for name in (*columns, "objects"))
     for name, row in rows.items():
-        values = "".join(f"{row[column]:12.4f}" for column in columns)
+        values = "".join(f"{_shown(row[column]):>12}" for column in columns)
         yield f"{name:{width}}{values}{row['objects']:12}"
-    yield "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    yield "  ".join(f"{name} {_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: float) -> str:
+    """A class without a front has no error of its heading."""
+    return "-" if math.isnan(value) else f"{value:.4f}"

@@ -11,6 +11,7 @@ from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import read_json
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
+from mtl_ray.sources.folders import subfolders
 from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.lidar.nuscenes import CLASS_OF, open_nuscenes
 from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame
@@ -56,8 +57,12 @@ def is_results_file(uri: str) -> bool:
 
 def is_tables(uri: str) -> bool:
     """Whether a folder has the tables of a version, or versions in it."""
-    names = storage.names(uri)
-    return TABLE in names or any(name.startswith("v1.0-") for name in names)
+    return TABLE in storage.names(uri) or bool(_versions(uri))
+
+
+def _versions(uri: str) -> list[str]:
+    """The folders of versions; a shard of such a split has the same beginning of its name."""
+    return [name for name in subfolders(uri) if name.startswith("v1.0-")]
 
 
 def measure_results(
@@ -181,7 +186,7 @@ def scenes_of_tables(uri: str) -> dict[str, SampleTruth]:
     if TABLE in storage.names(uri):
         root, _, version = storage.absolute(uri).rstrip("/").rpartition("/")
     else:
-        versions = [name for name in storage.names(uri) if name.startswith("v1.0-")]
+        versions = _versions(uri)
         if len(versions) > 1:
             raise ValueError(
                 f"{uri} has the tables of {', '.join(versions)}; give the folder of one of them"

@@ -12,15 +12,20 @@ from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
 from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, SampleTruth, measure_results
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.distributed.convert import convert
 from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
+from mtl_ray.sources.config import ConvertConfig
+from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.writers.kitti import NOMINAL
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, Racks
 from mtl_ray.tasks.lidar.results import KittiResults
 from tests.loading.clouds import cloud_sample, write_clouds
+from tests.sources.nuscenes_cases import World
 
 LINE = "Car 0.00 0 1.55 100.0 150.0 200.0 210.0 1.50 1.60 3.90 2.0 1.7 {z} 1.50"
 
@@ -244,6 +249,22 @@ def test_nuscenes_results_without_error(tmp_path: Path) -> None:
     assert notes == []
     with pytest.raises(ValueError, match="1 samples that the data does not have, such as t"):
         measure_results(str(file), {})
+
+
+def test_a_split_that_is_named_as_a_version_is_no_folder_of_tables(tmp_path: Path) -> None:
+    """Its shard is v1.0-mini-00000.arrow."""
+    World(tmp_path / "nuscenes").write()
+    split = str(tmp_path / "shards")
+    source = NuScenes(root=str(tmp_path / "nuscenes"), split="v1.0-mini")
+    convert(ConvertConfig(source=source, to=split, workers=1))
+    keys = [sample.key for sample in open_split(split).read(0, 6)]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {key: [] for key in keys}}))
+    reports = [eval_lidar(str(file), data) for data in (split, str(source.root))]
+    assert reports[0].notes == reports[1].notes
+    shown = reports[0].to_text()
+    assert "nan" not in shown
+    assert shown == reports[1].to_text()
 
 
 def test_of_equal_scores_the_last_of_the_file_comes_first_whatever_its_token(
