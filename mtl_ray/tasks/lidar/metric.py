@@ -148,16 +148,17 @@ class Detection3dMetric:
         return rows
 
     def charts(self) -> Charts:
-        """Precision-recall curves of the main metric: in space, moderate and strict, of KITTI;
-        within 2 m of nuScenes. The confusion matches by overlap from above, or within 2 m.
+        """Precision-recall curves of the main metric: in space, moderate and strict, of KITTI, at
+        the true recalls; within 2 m of nuScenes. The confusion matches by overlap from above, or
+        within 2 m.
         """
         tables = self._measured()
         if self.benchmark == "nuscenes" and tables.nuscenes is not None:
             curves, note = tables.nuscenes.precision[:, ERROR_DISTANCE], "centres within 2 m"
         elif tables.kitti is not None:
             samples = np.ceil(RECALLS * 40 - 1e-9).astype(np.int64)
-            curves = tables.kitti.precision[:, AREAS.index("3D"), MODERATE, 0][:, samples]
-            note = "KITTI 3D, moderate, strict"
+            curves = tables.kitti.exact[:, AREAS.index("3D"), MODERATE, 0][:, samples]
+            note = "KITTI 3D, moderate, strict, true recalls"
         else:
             curves, note = np.full((len(self.names), len(RECALLS)), np.nan), ""
         counted = [self._objects(tables, c) > 0 for c in range(len(self.names))]

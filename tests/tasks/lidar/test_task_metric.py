@@ -193,6 +193,22 @@ def test_notes_say_what_counts() -> None:
     assert measured([frame(0, NUSCENES)]).notes()[0].startswith("nuScenes Car: ")
 
 
+def test_the_curve_of_a_few_objects_that_are_all_found_is_full() -> None:
+    """KITTI's own samples end at the recall 2 / 40 with three objects."""
+    sample, _ = frame(1, Calibration())
+    truth: Boxes3d = sample.annotations["boxes_3d"]
+    count = len(truth.classes)
+    found = Detections3d(
+        boxes=truth.boxes[:count], scores=np.full(count, 0.9, np.float32), classes=truth.classes
+    )
+    metric = measured([(sample, found)])
+    curves = metric.charts().precision_recall
+    assert curves is not None
+    there = np.unique(truth.classes)
+    assert (curves.precision[there] == 1).all()
+    assert metric.result()["mAP"] < 0.5
+
+
 def test_nothing_annotated_is_nan() -> None:
     sample, found = frame(0, KITTI)
     metric = measured([(sample.with_annotations(boxes_3d=None), found)])
