@@ -122,5 +122,6 @@ def heat_maps(
     peaks = profile(height, row)[:, :, None] * profile(width, column)[:, None]  # (n, H, W)
     maps = peaks.new_zeros(len(channels) * count, height * width)
     index = sample * count + channels[sample, place]
-    maps.index_reduce_(0, index, peaks.flatten(1), "amax")
+    peaks = peaks.flatten(1)
+    maps.scatter_reduce_(0, index[:, None].expand_as(peaks), peaks, "amax")
     return maps.view(len(channels), count, height, width)

@@ -1,6 +1,7 @@
 """Targets, losses and boxes of ``center_point`` against slow code, and the selection of objects."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_heat_maps_and_numbers_are_the_published_ones(seed: int) -> None:
         ]
         assert arrays["target_values"][0, place].tolist() == pytest.approx(wanted, abs=1e-5)
         assert arrays["target_cells"][0, place] == int(y) * SIDE + int(x)
+
+
+def test_targets_are_made_without_a_warning_of_torch() -> None:
+    """Every training would show it."""
+    head = head_of()
+    features = {"BEV": torch.zeros(1, 4, SIDE, SIDE)}
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            head.target_arrays(features, targets_of(9, 0), Context(inputs={}, canvas=CANVAS))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_the_radius_is_cornernets_as_centerpoint_has_it() -> None:
