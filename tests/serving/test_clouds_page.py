@@ -2,7 +2,9 @@
 and keys.
 """
 
+import io
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,44 @@ PCD = (
 PLY = "ply\nformat {} 1.0\nelement vertex 300\n" + "".join(
     f"property float {name}\n" for name in ("x", "y", "z", "intensity")
 )
+ODD_PCD = (
+    "VERSION 0.7\nFIELDS intensity Y rgb X Z\nSIZE 4 8 4 4 2\nTYPE F F U F I\nCOUNT 1 1 1 1 1\n"
+    "WIDTH 300\nHEIGHT 1\nPOINTS 300\nDATA "
+)
+ODD = np.zeros(300, [("i", "<f4"), ("y", "<f8"), ("rgb", "<u4"), ("x", "<f4"), ("z", "<i2")])
+ODD["x"], ODD["y"], ODD["z"] = POINTS[:, :3].T
+CAMERA = "element camera 2\nproperty uchar a\nproperty double b\n"
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def compressed(array: np.ndarray) -> bytes:
+    """The columns as LibLZF packs them: each run of equal rows reaches back into itself."""
+    plain = b"".join(array[name].tobytes() for name in array.dtype.names or ())
+    packed, place = bytearray(), 0
+    while place < len(plain):
+        same = 0
+        while (
+            same < 264
+            and place >= 4
+            and plain[place + same : place + same + 1] == plain[place + same - 4 : place + same - 3]
+        ):
+            same += 1
+        if same >= 3:
+            packed += bytes([(min(same - 2, 7) << 5)])
+            packed += bytes([same - 9]) if same >= 9 else b""
+            packed += bytes([3])
+            place += same
+        else:
+            packed += bytes([0, plain[place]])
+            place += 1
+    return struct.pack("<II", len(packed), len(plain)) + packed
+
+
 ROWS = "".join(" ".join(map(str, row)) + "\n" for row in POINTS.tolist()).encode()
 FILES = {
     "a.npy": write_npy(PointCloud(points=POINTS)),
@@ -216,6 +256,20 @@ FILES = {
     "b.pcd": f"{PCD}WIDTH 300\nHEIGHT 1\nPOINTS 300\nDATA binary\n".encode() + POINTS.tobytes(),
     "a.ply": f"{PLY.format('ascii')}end_header\n".encode() + ROWS,
     "b.ply": f"{PLY.format('binary_little_endian')}end_header\n".encode() + POINTS.tobytes(),
+    "c.ply": f"{PLY.format('binary_big_endian')}element face 1\nproperty list uchar int v\n"
+    "end_header\n".encode()
+    + POINTS.astype(">f4").tobytes()
+    + bytes(13),
+    "d.ply": PLY.format("binary_little_endian").replace("element", CAMERA + "element", 1).encode()
+    + b"end_header\n"
+    + bytes(18)
+    + POINTS.tobytes(),
+    "c.pcd": f"{ODD_PCD}binary\n".encode() + ODD.tobytes(),
+    "d.pcd": f"# written by hand\n{ODD_PCD}binary_compressed\n".encode() + compressed(ODD),
+    "b.npy": npy(POINTS.astype(">f8")),
+    "c.npy": npy(np.asfortranarray(POINTS)),
+    "d.npy": npy(ODD),
+    "e.npy": npy(POINTS.astype("<i4")),
 }
 
 
