@@ -87,12 +87,19 @@ def _most(differences: Sequence[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricPair:
-    """One metric of the samples, from torch and from the bundle."""
+    """One metric of the samples, from torch and from the bundle.
+
+    Attributes:
+        head, metric: its name.
+        torch, bundle: its values.
+        shown: whether it is in tables for people; see ``brief``.
+    """
 
     head: str
     metric: str
     torch: float
     bundle: float
+    shown: bool = True
 
     @property
     def difference(self) -> float:
@@ -122,7 +129,13 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``parity.json``."""
-        metrics = [asdict(pair) | {"difference": pair.difference} for pair in self.metrics]
+        metrics = [
+            {
+                **{name: value for name, value in asdict(pair).items() if name != "shown"},
+                "difference": pair.difference,
+            }
+            for pair in self.metrics
+        ]
         return {
             "version": 1,
             "passed": not self.failures,
@@ -263,7 +276,8 @@ def parity_table(parity: Parity) -> str:
             )
         )
     metrics: list[tuple[str, ...]] = [("metric", "torch", "bundle", "difference")]
-    for pair in parity.metrics:
+    shown = [pair for pair in parity.metrics if pair.shown]
+    for pair in shown:
         metrics.append(
             (
                 f"{pair.head}/{pair.metric}",
@@ -272,7 +286,10 @@ def parity_table(parity: Parity) -> str:
                 f"{pair.difference:.1e}",
             )
         )
-    return "\n".join([*_aligned(rows), *(["", *_aligned(metrics)] if parity.metrics else [])])
+    lines = [*_aligned(rows), *(["", *_aligned(metrics)] if shown else [])]
+    if hidden := len(parity.metrics) - len(shown):
+        lines.append(f"{hidden} more figures were compared")
+    return "\n".join(lines)
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

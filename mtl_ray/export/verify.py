@@ -33,6 +33,7 @@ from mtl_ray.inputs.input import AnyCanvas, Input, InputArrays, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.brief import brief
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
@@ -265,11 +266,20 @@ def _compare_metrics(
     parity: Parity,
 ) -> None:
     ours, theirs = _metrics(reference, samples), _metrics(bundle, samples)
+    names = [f"{head}/{metric}" for head, results in ours.items() for metric in results]
+    tasks = {name: head.task for name, head in reference.heads.items()}
+    shown = frozenset(brief(tasks, names))
     for head, results in ours.items():
         for metric, value in results.items():
             if math.isnan(value) and math.isnan(theirs[head][metric]):
                 continue  # nothing is annotated for it; the predictions were compared anyway
-            pair = MetricPair(head=head, metric=metric, torch=value, bundle=theirs[head][metric])
+            pair = MetricPair(
+                head=head,
+                metric=metric,
+                torch=value,
+                bundle=theirs[head][metric],
+                shown=f"{head}/{metric}" in shown,
+            )
             parity.metrics.append(pair)
             if not (pair.difference <= config.max_metric):
                 parity.failures.append(

@@ -28,6 +28,7 @@ from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine, requests_of
 from mtl_ray.export.graph import ExportGraph, TorchGraph
+from mtl_ray.export.parity import parity_table
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import open_predictor
@@ -36,6 +37,7 @@ from mtl_ray.inference.torch_predictor import TorchPredictor
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
 from tests.inference.tiny_lidar import lidar_config, write_lidar_checkpoint
+from tests.loading.clouds import cloud_sample, write_clouds
 
 LABELS = {"labels": HEADS["labels"]}
 TWO = {"labels": HEADS["labels"], "boxes": HEADS["boxes"]}
@@ -121,6 +123,23 @@ def test_an_engine_agrees_with_torch_on_clouds(name: str, tmp_path: Path) -> Non
     assert {check.batch for check in written.parity.checks} > {1}
     assert all(check.agree == 1.0 and check.count for check in written.parity.checks)
     assert all(check.max_rel < 1e-4 for check in written.parity.checks)
+
+
+def test_a_table_of_parity_has_the_figures_that_people_read(tmp_path: Path) -> None:
+    """KITTI's metric has 180; all are compared, and parity.json has all."""
+    split = write_clouds(tmp_path / "split", [cloud_sample(seed) for seed in range(4)])
+    config = lidar_config(split=split)
+    checkpoint = write_lidar_checkpoint(tmp_path / "checkpoint", config)
+    written = export(
+        checkpoint, str(tmp_path / "bundle"), ExportConfig(samples=3, max_abs=1.0), data=config.data
+    )
+    table = parity_table(written.parity)
+    assert "objects/KITTI/Car_3D_AP40_moderate_strict" in table
+    assert "AP11" not in table
+    names = [pair["metric"] for pair in written.parity.to_json()["metrics"]]
+    assert "KITTI/Car_3D_AP11_easy_loose" in names
+    hidden = len(names) - table.count("objects/")
+    assert table.endswith(f"\n{hidden} more figures were compared")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime:int8", "openvino:int8", "openvino:fp16"])
