@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inputs.input import AnyCanvas, empty_batch
-from mtl_ray.models.head import dense
+from mtl_ray.models.head import NotExportableError, dense
 from mtl_ray.models.model import Model
 from mtl_ray.terminal import errors_only
 
@@ -155,6 +155,7 @@ def to_onnx(
 
     Raises:
         ValueError: if the network cannot be traced with these symbolic sizes.
+        NotExportableError: of a part of it.
     """
     arrays = example_inputs(graph)
     with _quiet(), torch.no_grad():
@@ -170,6 +171,8 @@ def to_onnx(
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
+            if isinstance(error.__cause__, NotExportableError):
+                raise error.__cause__ from None
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             hint = (
                 ". Fix: export.size=fixed, which keeps the canvas of the training"

@@ -40,6 +40,10 @@ no NaN if all are excluded.
 """
 
 
+class NotExportableError(ValueError):
+    """A part that no graph can hold, whatever its sizes: a sentence that names it and the fix."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
     """The inputs of a head besides features.

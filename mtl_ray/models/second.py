@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.birds_eye import EPSILON, MOMENTUM, make_stages, run_stages, stage_strides
-from mtl_ray.models.head import Context
+from mtl_ray.models.head import Context, NotExportableError
 from mtl_ray.models.imports import Imported, Program
 from mtl_ray.models.lidar_config import SecondBackbone
 from mtl_ray.models.pillars import check_point_features, imported_trunk, no_autocast, normalise_rows
@@ -54,10 +54,11 @@ class Second(Backbone):
         """See ``Backbone``: voxels float (B, V, P, F) -> B1, B2, ... (B, C, h, w).
 
         Raises:
-            ValueError: if the points or the grid do not fit, or a graph is being traced.
+            ValueError: if the points or the grid do not fit.
+            NotExportableError: if a graph is being traced.
         """
         if context.exporting:
-            raise ValueError(
+            raise NotExportableError(
                 "the sparse encoder of backbone 'second' cannot be exported, since the cells that "
                 "it visits depend on the data. Fix: a model with backbone 'pillars'"
             )

@@ -36,7 +36,7 @@ from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
-from tests.inference.tiny_lidar import lidar_config, write_lidar_checkpoint
+from tests.inference.tiny_lidar import SECOND, lidar_config, write_lidar_checkpoint
 from tests.loading.clouds import cloud_sample, write_clouds
 
 LABELS = {"labels": HEADS["labels"]}
@@ -123,6 +123,15 @@ def test_an_engine_agrees_with_torch_on_clouds(name: str, tmp_path: Path) -> Non
     assert {check.batch for check in written.parity.checks} > {1}
     assert all(check.agree == 1.0 and check.count for check in written.parity.checks)
     assert all(check.max_rel < 1e-4 for check in written.parity.checks)
+
+
+def test_a_network_that_no_graph_can_hold_is_refused_with_its_part(tmp_path: Path) -> None:
+    """No advice on sizes, which would not help."""
+    checkpoint = write_lidar_checkpoint(tmp_path / "checkpoint", lidar_config(SECOND))
+    with pytest.raises(ValueError, match=r"^the sparse encoder of backbone 'second'") as told:
+        export(checkpoint, str(tmp_path / "bundle"), ExportConfig(samples=2))
+    assert str(told.value).endswith("Fix: a model with backbone 'pillars'")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_table_of_parity_has_the_figures_that_people_read(tmp_path: Path) -> None:
