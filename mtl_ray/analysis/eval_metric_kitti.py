@@ -17,8 +17,10 @@ from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 SUFFIX = ".txt"
-LABELS = "label_2"
-"""The folder of labels in ``training``."""
+LABELS, ALL_LABELS = "label_2", "label_all"
+"""The folders of labels in ``training``; the second is that of several cameras, whose label_2 is of
+one of them.
+"""
 _MOST_LINES = 10_000
 _NOTHING = columns((), np.zeros((0, 7)))
 
@@ -29,11 +31,11 @@ def is_result_folder(uri: str) -> bool:
 
 
 def label_folder(uri: str) -> str | None:
-    """The folder of label files: ROOT/training/label_2 or FOLDER/label_2 where it is there, or the
-    folder itself; None if it has no text files.
+    """The folder of label files: label_all or label_2 in ROOT/training or FOLDER where it is there,
+    or the folder itself; None if it has no text files.
     """
-    places = [storage.join(uri, "training", LABELS), storage.join(uri, LABELS), uri]
-    return next(filter(is_result_folder, places), None)
+    names = [("training", ALL_LABELS), (ALL_LABELS,), ("training", LABELS), (LABELS,), ()]
+    return next(filter(is_result_folder, (storage.join(uri, *each) for each in names)), None)
 
 
 def measure_folders(
@@ -44,7 +46,8 @@ def measure_folders(
 
     Args:
         results: folder of result files, 16 columns.
-        labels: folder of label files, 15 columns; see ``label_folder``.
+        labels: folder of label files, 15 columns; see ``label_folder``. Those of several cameras
+            are measured in the whole cloud.
         classes: to evaluate.
         frames: file with an id in each line, of the frames to measure; by default all.
 
@@ -59,8 +62,10 @@ def measure_folders(
     files = _Results(results, names, frames, f"label file in {folder}")
     metric = Detection3dMetric(tuple(classes))
     for name in files.wanted:
-        truth = read_file(storage.join(folder, name + SUFFIX), scored=False)
-        metric.add(_frame(name, truth, files.of(name)))
+        truth, found = read_file(storage.join(folder, name + SUFFIX), scored=False), files.of(name)
+        if folder.rstrip("/").endswith(f"/{ALL_LABELS}"):
+            truth, found = _without_image(truth), _without_image(found)
+        metric.add(_frame(name, truth, found))
     return metric, files.notes()
 
 
@@ -91,10 +96,14 @@ def measure_on_split(
         truth = file_columns(objects, own, calibration)
         detections = files.of(name)
         if not measured_in_image(calibration):
-            unknown = np.full_like(detections.boxes_2d, np.nan)
-            detections = replace(detections, boxes_2d=unknown)
+            detections = _without_image(detections)
         metric.add(_frame(name, truth, detections))
     return metric, files.notes()
+
+
+def _without_image(objects: Columns) -> Columns:
+    """Without the rectangles in the image, whose heights decide what counts."""
+    return replace(objects, boxes_2d=np.full_like(objects.boxes_2d, np.nan))
 
 
 def _id(key: str) -> str:

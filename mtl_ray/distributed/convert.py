@@ -336,7 +336,7 @@ def summary(conversion: Conversion) -> str:
             f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, "
             f"{manifest.num_bytes / 1e6:,.1f} MB",
         ),
-        ("classes", classes),
+        ("classes", classes or "none"),
         left_out(conversion.findings, storage.join(conversion.uri, REJECTS)),
     ]
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(conversion.findings)]

@@ -70,6 +70,22 @@ def test_few_objects_show_the_figure_that_the_line_on_them_names(tmp_path: Path)
         assert bool(exact) == shown
 
 
+def test_labels_of_several_cameras_are_measured_in_the_whole_cloud(tmp_path: Path) -> None:
+    """As Waymo in KITTI's form: most objects are not in the image of the first camera."""
+    labels, results = folders(tmp_path)
+    for file in (*labels.iterdir(), *results.iterdir()):
+        file.write_text(file.read_text().replace("100.0 150.0 200.0 210.0", "0 0 0 0"))
+    figures = eval_lidar(str(results), str(tmp_path), classes=["Car"]).report.figures
+    assert figures["KITTI/Car_3D_AP40_moderate_strict"] == 0
+    labels.rename(labels.with_name("label_all"))
+    (labels.parent / "label_2").mkdir()
+    (labels.parent / "label_2" / "000000.txt").write_text("")  # of the third camera
+    for data in (tmp_path, tmp_path / "training", tmp_path / "training" / "label_all"):
+        found = eval_lidar(str(results), f"{data}/", classes=["Car"])
+        assert found.report.figures["KITTI/Car_3D_AP40_easy_strict"] == pytest.approx(100)
+        assert "45 easy, 45 moderate, 45 hard of 45 objects count" in found.notes[0]
+
+
 def test_a_folder_above_the_results_is_one_sentence(tmp_path: Path) -> None:
     """``out`` in place of ``out/kitti``, the folder that ``jobs.predict --format kitti`` writes."""
     labels, _ = folders(tmp_path)

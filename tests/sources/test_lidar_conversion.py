@@ -260,7 +260,10 @@ def test_a_folder_of_clouds(tmp_path: Path) -> None:
     (folder / "empty.bin").write_bytes(b"")
     (folder / "misnamed.ply").write_bytes(points.tobytes())
     (folder / "notes.doc").write_text("no cloud")
-    converted(Clouds(root=str(tmp_path / "raw"), split="night", features=5), tmp_path / "out")
+    done = converted(
+        Clouds(root=str(tmp_path / "raw"), split="night", features=5), tmp_path / "out"
+    )
+    assert "classes    none" in summary(done)
     found = samples_of(tmp_path / "out")
     assert sorted(found) == ["deeper/a.pcd.bin", "deeper/empty.bin"]
     assert np.array_equal(points_of(found["deeper/a.pcd.bin"]), points)
