@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.distributed.cloud_objects import FEW_POINTS, UNKNOWN_DIFFICULTY, has_difficulty
@@ -317,3 +318,34 @@ def test_clouds_of_no_camera_become_kitti_files(tmp_path: Path) -> None:
     )
     assert list(samples) == ["a_b.bin"]
     assert not samples["a_b.bin"].annotated
+
+
+def test_numbers_of_a_point_keep_the_names_that_are_stated(tmp_path: Path) -> None:
+    """Clouds of Waymo in KITTI's form; files that name their numbers keep their own names."""
+    names = "x,y,z,intensity,elongation"
+    (tmp_path / "raw").mkdir()
+    points = np.random.default_rng(0).uniform(0, 1, (10, 5)).astype("<f4")
+    (tmp_path / "raw" / "a.bin").write_bytes(points.tobytes())
+    np.save(tmp_path / "raw" / "b.npy", points)
+    np.save(tmp_path / "raw" / "c.npy", np.zeros(3, [(name, "<f4") for name in "zyxi"]))
+    source = Clouds(root=str(tmp_path / "raw"), split="val", features=names)
+    done = convert_files(
+        ConvertConfig(source=source, to=str(tmp_path / "kitti"), format="kitti", workers=1)
+    )
+    assert f"{OTHER_FEATURES}: {names}" in {item.reason for item in done.skipped}
+    converted(source, tmp_path / "out")
+    found = {key: each.inputs["points"] for key, each in samples_of(tmp_path / "out").items()}
+    assert found["a.bin"].features == found["b.npy"].features == tuple(names.split(","))
+    assert found["a.bin"].data == found["b.npy"].data == points.tobytes()
+    assert found["c.npy"].features == ("x", "y", "z", "intensity")
+    kitti = Kitti(root=str(tmp_path / "kitti"), split="val", features=names)
+    sample, _ = open_source(kitti).read(0)
+    assert sample is not None
+    assert sample.inputs["points"].features == tuple(names.split(","))
+
+
+@pytest.mark.parametrize("features", [2, "33", "q", "y,x,z", "x,y,z,a,a", "x,y"])
+def test_numbers_of_a_point_that_cannot_be_are_refused(features: int | str) -> None:
+    with pytest.raises(ValidationError, match="features is"):
+        Kitti(root=".", split="val", features=features)
+    assert Kitti(root=".", split="val", features="5") == Kitti(root=".", split="val", features=5)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.inputs.cloud_files import SUFFIXES, check_suffix, read_cloud_file
+from mtl_ray.inputs.cloud_files import SUFFIXES, check_suffix, feature_names
+from mtl_ray.inputs.cloud_options import FileFeatures, read_with_features
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.inputs.point_cloud import PointCloud, encoded_points
 from mtl_ray.layout import CLOUDS
@@ -25,14 +26,15 @@ MOST_NUMBERS = 100_000_000
 """Points times features of a file; a shard takes no larger sample."""
 
 
-def read_cloud(uri: str, name: str, features: int, *, guessed: bool = False) -> PointCloud:
+def read_cloud(uri: str, name: str, features: int | str, *, guessed: bool = False) -> PointCloud:
     """Reads the file of a cloud.
 
     Args:
         uri: of the file.
         name: of the file, for messages.
-        features: numbers of a point in a file of raw float32 numbers.
-        guessed: see ``read_cloud_file``.
+        features: numbers of a point in a file that does not name them: how many, or their names
+            with commas between them.
+        guessed: whether another number of features in a file is noticed; see ``read_cloud_file``.
 
     Raises:
         UnreadableError: if it is missing, damaged or too large.
@@ -42,7 +44,9 @@ def read_cloud(uri: str, name: str, features: int, *, guessed: bool = False) -> 
             raise UnreadableError(name, f"the cloud has more than {MOST_NUMBERS:,} numbers")
         data = storage.read(uri)
         check_suffix(data, name)
-        return read_cloud_file(data, MOST_NUMBERS, features, guessed=guessed)
+        names = feature_names(features) if isinstance(features, int) else features.split(",")
+        stated = FileFeatures(names=tuple(names), counted=not guessed, named=True)
+        return read_with_features(data, MOST_NUMBERS, features=stated)
     except FileNotFoundError:
         raise UnreadableError(name, "listed but not there") from None
     except OSError as error:
@@ -59,7 +63,7 @@ def read_cloud(uri: str, name: str, features: int, *, guessed: bool = False) -> 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     folder: str
-    features: int
+    features: int | str
 
 
 def open_clouds(config: Clouds) -> Source:

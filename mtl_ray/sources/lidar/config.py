@@ -1,16 +1,27 @@
 """Config classes of point clouds; each field is also a CLI option of ``jobs.convert``."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inputs.point_cloud import MAX_FEATURES
+from mtl_ray.inputs.cloud_options import file_features
 from mtl_ray.sources.source import RawSource, Source
 
 if TYPE_CHECKING:
     from mtl_ray.sources.image_reading import ImageRule
+
+
+def _checked_features(value: int | str) -> int | str:
+    names = file_features(str(value), ()).names
+    if names[:3] != ("x", "y", "z"):
+        raise ValueError(f"features is {value!r}; the names must begin with x,y,z")
+    return int(value) if str(value).isdigit() else value
+
+
+PointFeatures = Annotated[int | str, AfterValidator(_checked_features)]
+"""How many numbers a point has in a file that does not say it, or their names."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,8 +43,10 @@ class Kitti(RawSource):
     """Folder of the clouds. velodyne_reduced has only points in the image; where it is not there,
     it is made from velodyne. auto: velodyne_reduced where it is there, else velodyne.
     """
-    features: int = Field(default=4, ge=3, le=MAX_FEATURES)
-    """Numbers of a point in the files: x, y, z, intensity, ..."""
+    features: PointFeatures = 4
+    """Numbers of a point in the files: how many, of x, y, z, intensity, ring, time, ... in this
+    order; or their names, such as x,y,z,intensity,elongation.
+    """
     camera_images: bool = True
     """Whether the images of the cameras are stored too, where they are there."""
 
@@ -56,8 +69,10 @@ class Clouds(RawSource):
     """The folder below ROOT, also deeper; ROOT itself if the clouds lie directly in it."""
     classes: str | None = None
     """File with one class name per line, of the objects to detect; by default none are named."""
-    features: int = Field(default=4, ge=3, le=MAX_FEATURES)
-    """Numbers of a point in .bin files: x, y, z, intensity, ring, time, ..."""
+    features: PointFeatures = 4
+    """Numbers of a point in .bin files: how many, of x, y, z, intensity, ring, time, ... in this
+    order; or their names, such as x,y,z,intensity,elongation.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""

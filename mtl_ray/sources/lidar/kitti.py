@@ -75,7 +75,7 @@ class _Reader:
     root: str
     rule: ImageRule
     vocabulary: tuple[str, ...]
-    features: int
+    features: int | str
     reduce: bool
     images: bool
 

@@ -87,7 +87,7 @@ def _notes(encoded: EncodedPoints) -> Iterator[str]:
     if not encoded.calibration.cameras:
         yield NO_CAMERA
     if len(encoded.features) != 4:
-        yield f"{OTHER_FEATURES}: {' '.join(encoded.features)}"
+        yield f"{OTHER_FEATURES}: {','.join(encoded.features)}"
 
 
 def open_kitti_writer(target: Target) -> KittiWriter:
