@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from mtl_ray.geometry.appearance import font
 
-LEAST_ROW_PX = 1200
-"""Width of the images below another one."""
+SINGLE_PX, PANEL_PX = 1200, 600
+"""Width of one image below another one, and of each of several: names on them can be read."""
 TITLE_PX = 15
 """Text height of the titles in a grid."""
 _PAPER = (250, 250, 250)
@@ -61,16 +61,21 @@ def grid(
     return np.asarray(sheet).copy()
 
 
+def beneath_px(count: int) -> int:
+    """The width that each of ``count`` images has below another one."""
+    return SINGLE_PX if count == 1 else PANEL_PX
+
+
 def beneath(
     image: NDArray[np.uint8], others: Sequence[tuple[str, NDArray[np.uint8]]]
 ) -> NDArray[np.uint8]:
-    """An image, and below it further ones with titles, up to three in a row of at least
-    ``LEAST_ROW_PX``; the image itself if there are none.
+    """An image, and below it further ones with titles, up to three in a row, each at most
+    ``beneath_px`` wide or its share of the image; the image itself if there are none.
     """
     if not others:
         return image
     columns = min(3, len(others))
-    width = max(image.shape[1], LEAST_ROW_PX) // columns
+    width = max(image.shape[1] // columns, beneath_px(len(others)))
     below = grid(
         [shrunk(each, width) for _, each in others], columns, [title for title, _ in others]
     )

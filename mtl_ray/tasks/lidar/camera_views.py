@@ -1,6 +1,7 @@
 """Boxes in space drawn into the images of the cameras around a lidar."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.appearance import colours_of
 from mtl_ray.geometry.birds_eye import draw_boxes_on_camera
+from mtl_ray.geometry.panels import beneath_px, shrunk
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.point_cloud import Camera, EncodedPoints
 from mtl_ray.samples import Sample, Vocabulary
@@ -24,7 +26,8 @@ def draw_cameras(
     prediction: Detections3d | None,
     score_threshold: float,
 ) -> list[DrawnView]:
-    """The image of each camera that the sample has one of, with the boxes that it sees.
+    """The image of each camera that the sample has one of, with the boxes that it sees. The images
+    are shrunk before, to the size in which they are shown: names on them can be read.
 
     Args:
         sample: with a cloud; its annotated objects with a class are drawn if there is no
@@ -50,10 +53,23 @@ def draw_cameras(
     colours = colours_of(len(names), vocabulary.colours.get("boxes_3d", ()))
     own_names = [names[kind] for kind in classes.tolist()]
     own_colours = [colours[kind] for kind in classes.tolist()]
-    return [
-        (title, draw_boxes_on_camera(image, boxes, camera, own_names, own_colours, scores))
-        for title, image, camera in _images(encoded)
-    ]
+    room = beneath_px(sum(map(bool, encoded.images)))
+    views = list[DrawnView]()
+    for title, image, camera in _images(encoded):
+        small = shrunk(image, room)
+        fitted = _fitted(camera, image.shape, small.shape)
+        views.append(
+            (title, draw_boxes_on_camera(small, boxes, fitted, own_names, own_colours, scores))
+        )
+    return views
+
+
+def _fitted(camera: Camera, before: tuple[int, ...], now: tuple[int, ...]) -> Camera:
+    """The camera of an image (H, W, 3) that was resized."""
+    scale = np.array([now[1] / before[1], now[0] / before[0], 1.0])
+    return replace(
+        camera, width=now[1], height=now[0], projection=scale[:, None] * camera.projection
+    )
 
 
 def _images(encoded: EncodedPoints) -> Iterator[tuple[str, NDArray[np.uint8], Camera]]:

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.birds_eye import draw_points
+from mtl_ray.geometry.panels import beneath
+from mtl_ray.inputs.point_cloud import Calibration, Camera, EncodedPoints
 from mtl_ray.inputs.points import CloudFrame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.task import DETECTION_3D
 from mtl_ray.tasks.task import KnownHead
+from tests.evaluation.conftest import png
 
 VOCABULARY = Vocabulary(classes={"boxes_3d": ("Car", "Pedestrian", "Cyclist")})
 HEAD = KnownHead(type="any", task=DETECTION_3D, annotation="boxes_3d", exclusive=False)
@@ -145,3 +148,37 @@ def test_drawings_show_boxes() -> None:
         image, sample.with_annotations(boxes_3d=None), VOCABULARY
     )
     assert (without == image).all()
+
+
+@pytest.mark.parametrize(("cameras", "wide"), [(1, 1200), (2, 600), (6, 600)])
+def test_images_of_cameras_are_drawn_in_the_size_in_which_they_are_shown(
+    cameras: int, wide: int
+) -> None:
+    """Else the names of six cameras are three pixels high. A camera may not know its size."""
+    camera = Camera(
+        name="front",
+        width=0,
+        height=0,
+        lidar_to_camera=np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]),
+        projection=np.array([[1000.0, 0, 800, 0], [0, 1000, 400, 0], [0, 0, 1, 0]]),
+    )
+    encoded = EncodedPoints(
+        data=b"",
+        calibration=Calibration(cameras=(camera,) * cameras),
+        images=(png(np.zeros((800, 1600, 3), np.uint8)),) * cameras,
+    )
+    found = Detections3d(
+        boxes=np.array([[20, 0, 0, 0.01, 8, 4, 0]], np.float32),
+        scores=np.array([0.9], np.float32),
+        classes=np.array([0]),
+    )
+    sample = Sample(key="0", inputs={"points": encoded})
+    views = DETECTION_3D.draw_views(sample, VOCABULARY, found, 0.5)
+    assert [title for title, _ in views] == ["front"] * cameras
+    assert {image.shape for _, image in views} == {(wide // 2, wide, 3)}
+    assert beneath(np.zeros((9, 900, 3), np.uint8), views).shape[1] >= min(3, cameras) * wide
+    scale, (_, image) = wide / 1600, views[0]
+    rows, columns = np.nonzero(image[round(420 * scale) :].any(axis=2))  # below the name
+    assert columns.min() == pytest.approx(600 * scale, abs=3)
+    assert columns.max() == pytest.approx(1000 * scale, abs=3)
+    assert rows.max() + round(420 * scale) == pytest.approx(500 * scale, abs=3)
