@@ -15,6 +15,7 @@ from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.decode import decode_image, decode_semantic
 from mtl_ray.inputs.point_cloud import EncodedPoints
+from mtl_ray.inputs.points import POINTS
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample
 
 BEYOND_PX = 1.0
@@ -32,6 +33,7 @@ def look_at(sample: Sample, row: int, health: Health, network: CloudNetwork | No
     health.findings.annotated += sample.annotated
     health.annotated.update(kind for kind in health.images if kind in sample.annotations)
     if (encoded := encoded_cloud(sample.inputs)) is not None:
+        health.findings.noun = POINTS.noun
         health.identities.append(_cloud(sample, encoded, row, health, network))
         return
     health.identities.append(_picture(sample, row, health))

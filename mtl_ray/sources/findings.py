@@ -68,6 +68,7 @@ class Findings:
 
     def merge(self, other: "Findings") -> None:
         """Adds the counts of another part of the same dataset."""
+        self.noun = other.noun if other.images else self.noun
         self.images += other.images
         self.annotated += other.annotated
         self.annotations += other.annotations

@@ -124,3 +124,11 @@ def test_a_config_of_images_is_refused() -> None:
     config = Path(__file__).parents[2] / "configs" / "detection" / "retinanet_bccd.yaml"
     with pytest.raises(ValueError, match="takes image; --config is for networks of clouds"):
         network_of(str(config))
+
+
+def test_what_was_left_out_is_counted_as_clouds(tmp_path: Path) -> None:
+    split = write_clouds(tmp_path / "split", [cloud_sample(seed) for seed in range(4)])
+    left_out = {"file": "a.bin", "object": "", "reason": "listed but not there"}
+    (tmp_path / "split" / "rejects.json").write_text(json.dumps([left_out] * 4))
+    report, _ = check_health([split])
+    assert "4 of 8 point clouds were rejected" in report.to_text()
