@@ -17,9 +17,9 @@ from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.kitti.columns import KittiFrame, join_kitti
 from mtl_ray.tasks.lidar.kitti.frames import kitti_frame
 from mtl_ray.tasks.lidar.kitti.keys import by_class, is_brief, main_precision, named_figures
-from mtl_ray.tasks.lidar.kitti.levels import MODERATE, count_line
+from mtl_ray.tasks.lidar.kitti.levels import LEVELS, MODERATE, count_line
 from mtl_ray.tasks.lidar.kitti.overlaps import AREAS
-from mtl_ray.tasks.lidar.kitti.table import KittiTable, kitti_table
+from mtl_ray.tasks.lidar.kitti.table import SAMPLES, KittiTable, kitti_table
 from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesFrame, join_nuscenes, nuscenes_count_line
 from mtl_ray.tasks.lidar.nuscenes.frames import nuscenes_frame
 from mtl_ray.tasks.lidar.nuscenes.table import ERROR_DISTANCE, ERRORS, NuscenesTable, nuscenes_table
@@ -125,8 +125,8 @@ class Detection3dMetric:
         return result
 
     def is_brief(self, entry: str) -> bool:
-        """See ``Brief``."""
-        return is_brief(entry)
+        """See ``Brief``; AP40exact is shown for classes of so few objects that AP40 cannot tell."""
+        return is_brief(entry) or entry in self._telling()
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """By class: AP40 of KITTI (moderate, strict, percent), AP and errors of nuScenes, and the
@@ -200,6 +200,21 @@ class Detection3dMetric:
         truth = [each.nuscenes.truth for each in self.frames if each.nuscenes is not None]
         moving = any(np.isfinite(each.velocity).any() for each in truth)
         return tuple(name for name in ERRORS if name != "AAE" and (moving or name != "AVE"))
+
+    def _telling(self) -> frozenset[str]:
+        table = self._measured().kitti
+        if table is None:
+            return frozenset()
+        few = [
+            name
+            for name, count in zip(table.classes, table.objects[:, MODERATE], strict=True)
+            if 0 < count < SAMPLES
+        ]
+        return frozenset(
+            f"KITTI/{name}_{area}_AP40exact_{LEVELS[MODERATE].name}_strict"
+            for name in few
+            for area in ("3D", "BEV")
+        )
 
     def _rule(self) -> ConfusionRule:
         return (

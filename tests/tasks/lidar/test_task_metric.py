@@ -226,10 +226,15 @@ def test_numbers_at_a_limit_are_those_of_the_label() -> None:
 def test_a_terminal_shows_the_figures_that_people_read_and_the_file_has_all() -> None:
     metric = Detection3dMetric(CLASSES)
     metric.update(*frame(3, KITTI))
-    made = report({"boxes": metric}, {"target": "t", "data": "d", "samples": 1, "seconds": 1.0})
+    facts = {"target": "t", "data": "d", "samples": 1, "seconds": 1.0}
+    made = report({"boxes": metric}, facts)
     text = made.to_text()
     assert "boxes/KITTI/Car_3D_AP40_moderate_strict" in text
     assert "AP11" not in text
     hidden = len(made.figures) - text.count("  boxes/") - text.count("\nboxes/")
     assert f"{hidden} more figures are in report.json" in text
+    exact = "boxes/KITTI/Car_3D_AP40exact_moderate_strict"
+    assert exact in text, "of few objects"
     assert "boxes/KITTI/Car_3D_AP11_easy_loose" in json.loads(made.to_json())
+    many = measured([frame(seed, Calibration()) for seed in range(40)])
+    assert exact not in report({"boxes": many}, facts).to_text()
