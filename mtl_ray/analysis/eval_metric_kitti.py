@@ -101,7 +101,7 @@ def measure_on_split(
     return metric, files.notes()
 
 
-def _without_image(objects: Columns) -> Columns:
+def _without_image(objects: KittiColumns) -> KittiColumns:
     """Without the rectangles in the image, whose heights decide what counts."""
     return replace(objects, boxes_2d=np.full_like(objects.boxes_2d, np.nan))
 

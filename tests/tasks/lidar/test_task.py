@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.birds_eye import draw_points
 from mtl_ray.geometry.panels import beneath
-from mtl_ray.inputs.point_cloud import Calibration, Camera, EncodedPoints
+from mtl_ray.inputs.point_cloud import Camera, EncodedPoints, SensorCalibration
 from mtl_ray.inputs.points import CloudFrame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison
@@ -164,7 +164,7 @@ def test_images_of_cameras_are_drawn_in_the_size_in_which_they_are_shown(
     )
     encoded = EncodedPoints(
         data=b"",
-        calibration=Calibration(cameras=(camera,) * cameras),
+        calibration=SensorCalibration(cameras=(camera,) * cameras),
         images=(png(np.zeros((800, 1600, 3), np.uint8)),) * cameras,
     )
     found = Detections3d(

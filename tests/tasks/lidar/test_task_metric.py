@@ -110,7 +110,7 @@ def test_what_the_data_does_not_state_has_no_error() -> None:
     still = measured([frame(seed, KITTI) for seed in range(9)])
     assert not {"NDS", "mAVE", "mAAE"} & set(still.result())
     assert not {"AVE", "AAE"} & set(still.per_class()["Car"])
-    frames = [frame(seed, Calibration()) for seed in range(9)]  # such as Waymo's
+    frames = [frame(seed, SensorCalibration()) for seed in range(9)]  # such as Waymo's
     frames[0][0].annotations["boxes_3d"].velocity[:] = 1
     moving = measured(frames)
     assert "mAVE" in moving.result()
@@ -195,7 +195,7 @@ def test_notes_say_what_counts() -> None:
 
 def test_the_curve_of_a_few_objects_that_are_all_found_is_full() -> None:
     """KITTI's own samples end at the recall 2 / 40 with three objects."""
-    sample, _ = frame(1, Calibration())
+    sample, _ = frame(1, SensorCalibration())
     truth: Boxes3d = sample.annotations["boxes_3d"]
     count = len(truth.classes)
     found = Detections3d(
@@ -236,5 +236,5 @@ def test_a_terminal_shows_the_figures_that_people_read_and_the_file_has_all() ->
     exact = "boxes/KITTI/Car_3D_AP40exact_moderate_strict"
     assert exact in text, "of few objects"
     assert "boxes/KITTI/Car_3D_AP11_easy_loose" in json.loads(made.to_json())
-    many = measured([frame(seed, Calibration()) for seed in range(40)])
+    many = measured([frame(seed, SensorCalibration()) for seed in range(40)])
     assert exact not in report({"boxes": many}, facts).to_text()
