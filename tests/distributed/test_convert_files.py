@@ -230,7 +230,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "--no-pictures",
     ]
     assert main(arguments) == 0
-    assert "images     3" in capsys.readouterr().out
+    assert "samples    3" in capsys.readouterr().out
     assert not (tmp_path / "d" / "images").exists()
     with pytest.raises(SystemExit) as ended:
         run(lambda: main([*arguments, "--masks", "rle"]))
