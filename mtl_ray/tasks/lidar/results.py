@@ -7,6 +7,7 @@ from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import EncodedPoints, SensorCalibration
 from mtl_ray.samples import Sample
 from mtl_ray.sources.lidar.kitti_labels import kitti_lines
+from mtl_ray.sources.lidar.nuscenes import CLASSES
 from mtl_ray.sources.writers.kitti import frame_id
 from mtl_ray.sources.writers.nuscenes_results import result_boxes, write_nuscenes_results
 from mtl_ray.tasks.frames import ResultsForm, ResultsWriter
@@ -69,16 +70,22 @@ class NuScenesResults:
         """See ``ResultsWriter``."""
         calibration = _calibration(sample)
         kept = prediction.scores >= self.score_threshold
+        names = [self.names[each] for each in prediction.classes[kept]]
         try:
             boxes = result_boxes(
                 calibration,
                 prediction.boxes[kept],
                 prediction.scores[kept],
-                [self.names[each] for each in prediction.classes[kept]],
+                names,
                 None if prediction.velocity is None else prediction.velocity[kept],
             )
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {error}") from None
+        if unknown := sorted(set(names) - set(CLASSES)):
+            raise ValueError(
+                f"{unknown[0]} is predicted, which is no class of nuScenes, and its evaluation "
+                "takes no other. Fix: leave out --format nuscenes"
+            )
         self._results[calibration.notes["token"]] = boxes
 
     def finish(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -182,3 +183,23 @@ def test_images_of_cameras_are_drawn_in_the_size_in_which_they_are_shown(
     assert columns.min() == pytest.approx(600 * scale, abs=3)
     assert columns.max() == pytest.approx(1000 * scale, abs=3)
     assert rows.max() + round(420 * scale) == pytest.approx(500 * scale, abs=3)
+
+
+def test_results_of_nuscenes_have_its_classes_alone(tmp_path: Path) -> None:
+    """Its evaluation, and eval-metric, refuse a file with others."""
+    calibration = SensorCalibration(
+        benchmark="nuscenes",
+        lidar_to_ego=np.eye(4),
+        ego_to_global=np.eye(4),
+        notes={"token": "t"},
+    )
+    sample = Sample(key="t", inputs={"points": EncodedPoints(data=b"", calibration=calibration)})
+    for name, fits in (("car", True), ("Car", False)):
+        vocabulary = Vocabulary(classes={"boxes_3d": (name, name + "2", name + "3")})
+        writer = DETECTION_3D.results_writer("nuscenes", str(tmp_path), vocabulary, 0.0)
+        found = replace(detections(2), classes=np.zeros(2, np.int64))
+        if fits:
+            writer.write(sample, found)
+            continue
+        with pytest.raises(ValueError, match="Car is predicted, which is no class of nuScenes"):
+            writer.write(sample, found)
