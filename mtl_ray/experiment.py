@@ -49,7 +49,11 @@ _HEADS: tuple[type[AnyHead], ...] = (
 if TYPE_CHECKING:
     HeadConfig = AnyHead
 else:
-    HeadConfig = Annotated[Union[_HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007
+    HeadConfig = Annotated[
+        Union[_HEADS],  # noqa: UP007
+        Field(discriminator="type"),
+        Slot("heads", ("task", "annotation", "levels", "build")),
+    ]
     """A head's config, told apart by ``type``."""
 
 

@@ -7,7 +7,7 @@ is no new format.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.annotations.boxes_3d import BOXES_3D
@@ -36,15 +36,36 @@ def annotation_kinds(plugins: Sequence[str] = ()) -> Mapping[str, AnnotationKind
     """The kinds of annotation by name, built in and of plugins.
 
     Raises:
-        ValueError: if a plugin cannot be loaded, or two kinds have the same name or column.
+        ValueError: if a plugin cannot be loaded, lists something else, or two kinds have the same
+            name or column.
     """
     return _kinds(tuple(plugins))
 
 
 @cache
 def _kinds(plugins: tuple[str, ...]) -> Mapping[str, AnnotationKind[Any, Any]]:
-    added = (kind for plugin in load_plugins(plugins).values() for kind in plugin.annotations)
+    added = [kind for plugin in load_plugins(plugins).values() for kind in plugin.annotations]
+    for kind in added:
+        _check_kind(kind)
     return _by_name("kinds of annotation", (*ANNOTATIONS, *added))
+
+
+def _check_kind(kind: Any) -> None:
+    """Raises a ValueError if it is no kind of annotation that shards could hold."""
+    if not isinstance(kind, AnnotationKind):
+        raise ValueError(
+            f"PLUGIN lists {kind!r} in annotations, which is no kind of annotation. Fix: an object "
+            "of a class on AnnotationKind"
+        )
+    where = f"{type(kind).__module__}.{type(kind).__qualname__}"
+    if missing := [name for name in ("name", "columns") if name not in dir(kind)]:
+        raise ValueError(f"the kind of annotation {where} has no {' and no '.join(missing)}")
+    for column, stored in kind.columns.items():
+        if stored not in get_args(ColumnType):
+            raise ValueError(
+                f"the column {column!r} of {where} is of the type {stored!r}; a column is one of "
+                f"{', '.join(get_args(ColumnType))}"
+            )
 
 
 def input_kinds(plugins: Sequence[str] = ()) -> Mapping[str, Input[Any, Any, Any, Any]]:
@@ -67,7 +88,8 @@ def _by_name(what: str, items: Iterable[Any]) -> Mapping[str, Any]:
     owners: dict[str, str] = {KEY: "every sample"}
     for item in dict.fromkeys(items):
         if item.name in found:
-            raise ValueError(f"two {what} have the name {item.name!r}; rename one")
+            modules = " and ".join(type(each).__module__ for each in (found[item.name], item))
+            raise ValueError(f"two {what} have the name {item.name!r}, in {modules}; rename one")
         found[item.name] = item
         for column in item.columns:
             if column in owners:

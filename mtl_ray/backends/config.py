@@ -26,7 +26,10 @@ ENGINES = (
 if TYPE_CHECKING:
     EngineConfig = AnyEngine
 else:
-    EngineConfig = Annotated[union_of(*ENGINES, default="onnxruntime"), Slot("engines")]
+    EngineConfig = Annotated[
+        union_of(*ENGINES, default="onnxruntime"),
+        Slot("engines", ("precision", "unavailable", "limits", "build", "open")),
+    ]
     """The type of ``export.engine``; engines of plugins are added to it."""
 
 WITHOUT_PACKAGE = {

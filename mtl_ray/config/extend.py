@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import Discriminator, Tag
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.strict import STRICT, DefaultType
@@ -33,9 +34,11 @@ class Slot:
 
     Attributes:
         name: the field of ``Plugin`` that they come from.
+        needs: what the class of a member must have.
     """
 
     name: str
+    needs: tuple[str, ...] = ()
 
 
 def extended(config_type: type[Config], plugins: Sequence[str]) -> type[Config]:
@@ -49,7 +52,8 @@ def extended(config_type: type[Config], plugins: Sequence[str]) -> type[Config]:
         ``config_type`` itself if they add nothing to it, else a subclass.
 
     Raises:
-        ValueError: if a plugin cannot be loaded, or two members of a union have the same ``type``.
+        ValueError: if a plugin cannot be loaded, two members of a union have the same ``type``, or
+            one lacks what its slot needs.
     """
     return cast(type[Config], _extended(cast(Any, config_type), tuple(plugins)))
 
@@ -154,10 +158,10 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        slot = next((mark.name for mark in arguments[1:] if isinstance(mark, Slot)), None)
-        if slot is not None and additions.get(slot):
+        slot = next((mark for mark in arguments[1:] if isinstance(mark, Slot)), None)
+        if slot is not None and additions.get(slot.name):
             named = next((mark.name for mark in arguments[1:] if isinstance(mark, DefaultType)), "")
-            return _union(slot, arguments[0], additions[slot], plugins, named)
+            return _union(slot, arguments[0], additions[slot.name], plugins, named)
         inner = _grown(arguments[0], additions, plugins)
         return kind if inner is arguments[0] else Annotated[(inner, *arguments[1:])]
     if dataclasses.is_dataclass(kind):
@@ -171,24 +175,45 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
 
 
 def _union(
-    slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...], named: str
+    slot: Slot, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...], named: str
 ) -> Any:
     """The built-in members of a slot and those of plugins, told apart by ``type``. A mapping
     without a ``type`` is the member of the default type ``named``, or the built-in member if there
     is only one, as it is without plugins.
     """
+    for kind in added:
+        _check_member(slot, kind)
     kinds = tuple(dict.fromkeys((*members(built_in), *added)))
     by_tag: dict[str, Any] = {}
     for kind in kinds:
         name = str(tag(kind))
         if name in by_tag:
             raise ValueError(
-                f"two of {slot} have the type {name!r}: {_where(by_tag[name])} and {_where(kind)}; "
-                "rename one"
+                f"two of {slot.name} have the type {name!r}: {_where(by_tag[name])} and "
+                f"{_where(kind)}; rename one"
             )
         by_tag[name] = kind
     default = named or (next(iter(by_tag)) if len(members(built_in)) == 1 else None)
     return _told_apart({name: _extended(kind, plugins) for name, kind in by_tag.items()}, default)
+
+
+def _check_member(slot: Slot, kind: Any) -> None:
+    """Raises a ValueError if a part of a plugin is not what its slot takes."""
+    listed = f"PLUGIN lists {_where(kind) if isinstance(kind, type) else repr(kind)} in {slot.name}"
+    if not isinstance(kind, type) or not is_pydantic_dataclass(kind):
+        raise ValueError(
+            f"{listed}, which is no config class. Fix: @dataclass(frozen=True, kw_only=True, "
+            "config=STRICT) of pydantic.dataclasses on the class"
+        )
+    if tag(kind) is None:
+        raise ValueError(
+            f"{listed}, which has no literal type. Fix: a field such as "
+            'type: Literal["mine"] = "mine"'
+        )
+    if missing := [name for name in slot.needs if name not in {*dir(kind), *field_kinds(kind)}]:
+        raise ValueError(
+            f"{listed}, which has no {', '.join(missing)} (docs/plugins.md says what it must have)"
+        )
 
 
 def union_of(*kinds: Any, default: str) -> Any:

@@ -10,5 +10,7 @@ from mtl_ray.inputs.points import PointCanvas
 if TYPE_CHECKING:
     CanvasConfig = AnyCanvas
 else:
-    CanvasConfig = Annotated[union_of(Canvas, PointCanvas, default="image"), Slot("inputs")]
+    CanvasConfig = Annotated[
+        union_of(Canvas, PointCanvas, default="image"), Slot("inputs", ("input",))
+    ]
     """Of images, of point clouds, or of an input that a plugin adds."""

@@ -26,5 +26,5 @@ class SupervisedConfig:
 if TYPE_CHECKING:
     MethodConfig = AnyMethod
 else:
-    MethodConfig = Annotated[SupervisedConfig, Slot("methods")]
+    MethodConfig = Annotated[SupervisedConfig, Slot("methods", ("needs_heads", "build"))]
     """The type of the section ``method``: the union of all methods, told apart by ``type``."""

@@ -259,7 +259,7 @@ else:
             SecondBackbone,
             default="timm",
         ),
-        Slot("backbones"),
+        Slot("backbones", ("build", "without_pretrained", "paths")),
     ]
     NeckConfig = Annotated[
         FpnNeck
@@ -270,5 +270,5 @@ else:
         | SecfpnNeck
         | PoolNeck,
         Field(discriminator="type"),
-        Slot("necks"),
+        Slot("necks", ("reads", "build")),
     ]

@@ -196,7 +196,7 @@ _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages
 _Listed = InstancePng | List | ImageFolder | Idx | UnannotatedImages
 RawConfig = _Drawn | _Listed | LidarConfig | DrivingConfig
 SourceConfig = Annotated[
-    RawConfig | Shards | CloudObjects, Field(discriminator="type"), Slot("sources")
+    RawConfig | Shards | CloudObjects, Field(discriminator="type"), Slot("sources", ("open",))
 ]
 
 

@@ -1,0 +1,143 @@
+"""Plugins that cannot be used: one sentence says which one and what to do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtl_ray.config.document import parse
+from mtl_ray.experiment import experiment_type
+from mtl_ray.layout import annotation_kinds
+from mtl_ray.plugin import installed_plugins, load_plugins
+
+IMPORT = "from mtl_ray.plugin import Plugin\n"
+HEAD = """\
+from typing import Literal
+from pydantic.dataclasses import dataclass
+from mtl_ray.config.strict import STRICT
+from mtl_ray.plugin import Plugin
+from mtl_ray.tasks.task import HeadOptions
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mine(HeadOptions):
+    TYPE
+    levels: tuple[str, ...] = ("C5",)
+PLUGIN = Plugin(heads=(Mine,))
+"""
+KIND = """\
+from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.plugin import Plugin
+class Mine(AnnotationKind):
+    name = "NAME"
+    COLUMNS
+PLUGIN = Plugin(annotations=(Mine(),))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def all_of(name: str) -> None:
+    """Loads a plugin as a config that names it does."""
+    experiment_type(parse(f"plugins: [{name}]", "a.yaml"))
+    annotation_kinds((name,))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("e_syntax", "PLUGIN = (", r"has an error in it \(.*e_syntax.py, line 1\): SyntaxError"),
+        ("e_zero", f"{IMPORT}1 / 0\nPLUGIN = Plugin()", r"e_zero.py, line 2\): ZeroDivisionError"),
+        (
+            "e_field",
+            f"{IMPORT}PLUGIN = Plugin(hed=())",
+            r"e_field.py, line 2\): TypeError: .*'hed'",
+        ),
+        ("e_exit", f"{IMPORT}raise SystemExit('no')\nPLUGIN = 1", r"line 2\): SystemExit: no"),
+        (
+            "e_tuple",
+            f"{IMPORT}PLUGIN = Plugin(heads=int)",
+            r"line 2\): .* heads of Plugin must be a",
+        ),
+        (
+            "e_import",
+            f"import lacking.part\n{IMPORT}PLUGIN = Plugin()",
+            "install lacking, which it",
+        ),
+        (
+            "e_name",
+            f"from mtl_ray.plugin import Plugs\n{IMPORT}PLUGIN = 1",
+            r"line 1\): ImportError",
+        ),
+        (
+            "e_int",
+            f"{IMPORT}PLUGIN = Plugin(heads=(int,))",
+            "lists builtins.int in heads, which is no",
+        ),
+        ("e_type", HEAD.replace("TYPE", ""), "e_type.Mine in heads, which has no literal type"),
+        (
+            "e_task",
+            HEAD.replace("TYPE", 'type: Literal["e"] = "e"'),
+            "e_task.Mine in heads, which has no task, annotation, build",
+        ),
+        (
+            "e_class",
+            f"{IMPORT}from mtl_ray.annotations.labels import LabelsKind\n"
+            "PLUGIN = Plugin(annotations=(LabelsKind,))",
+            "lists <class .*LabelsKind'> in annotations, which is no kind of annotation",
+        ),
+        (
+            "e_none",
+            KIND.replace("COLUMNS", ""),
+            "the kind of annotation e_none.Mine has no columns",
+        ),
+        (
+            "e_double",
+            KIND.replace("COLUMNS", "columns = {'a': 'float64'}"),
+            "'a' of e_double.Mine is of the type 'float64'; a column is one of int32, ",
+        ),
+        (
+            "e_built_in",
+            KIND.replace("NAME", "labels").replace("COLUMNS", "columns = {}"),
+            "the name 'labels', in mtl_ray.annotations.labels and e_built_in; rename one",
+        ),
+    ],
+)
+def test_a_plugin_with_a_mistake(folder: Path, name: str, source: str, expected: str) -> None:
+    (folder / f"{name}.py").write_text(source)
+    with pytest.raises(ValueError, match=expected):
+        all_of(name)
+
+
+def test_a_name_of_a_stranger_runs_nothing(folder: Path) -> None:
+    """Neither the module nor the packages above it, unless its source names ``PLUGIN``."""
+    for name in ("script.py", "pack/__init__.py", "pack/part.py", "pack/deep/part.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    for name in ("script.part", "pack.part", "pack.deep", "pack.deep.part", "pack.lacking"):
+        with pytest.raises(ValueError, match=f"plugin '{name}' is needed|'{name}' is no plugin"):
+            load_plugins((name,))
+    assert not (folder / "ran").exists()
+    assert not {"script", "pack"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("name", ["flat", "open.part", "open.inner.part", "shut.inner.part"])
+def test_a_plugin_in_any_folder(folder: Path, name: str) -> None:
+    file = folder.joinpath(*name.split(".")).with_suffix(".py")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{IMPORT}PLUGIN = Plugin()\n")
+    if name.startswith("shut"):
+        (folder / "shut" / "__init__.py").touch()
+    assert list(load_plugins((name,))) == [name]
+
+
+def test_an_installed_package_that_does_not_load(folder: Path) -> None:
+    info = folder / "other_name-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-name\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mtl_ray]\na = lacking_one:PLUGIN\n")
+    assert "lacking_one" in installed_plugins()
+    with pytest.raises(ValueError, match=r"'lacking_one' .*the installed package other-name names"):
+        all_of("lacking_one")
