@@ -41,7 +41,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises:
         TooManyPixelsError: if the header says more pixels than allowed.
-        ValueError: one sentence, if it is in no known format, or its header is damaged.
+        ValueError: one sentence, if it is in no known format, its header is damaged, or its pixels
+            are floating-point numbers, whose range no header says.
     """
     kind = image_format(data)
     check_pixels(*stored_size(data, kind), max_pixels)
@@ -53,6 +54,10 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Exception as error:  # any: decoders raise what they like
         raise ValueError(f"the image cannot be read: {_reason(error, kind)}") from None
     check_pixels(opened.height, opened.width, max_pixels)
+    if opened.mode == "F":
+        raise ValueError(
+            "the pixels are floating-point numbers of unknown range. Fix: write 8 or 16 bits"
+        )
     return opened
 
 

@@ -54,7 +54,7 @@ def read_image(
     try:
         height, width = checked_size(data, rule.max_pixels)
     except TooManyPixelsError as error:
-        raise UnreadableError(name, f"{error}; --max-pixels allows more") from None
+        raise UnreadableError(name, f"too many pixels: {error}; --max-pixels allows more") from None
     except ValueError as error:
         raise UnreadableError(name, str(error)) from None
     return EncodedImage(data=data, height=height, width=width)
@@ -72,8 +72,8 @@ def absent_image(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> 
     if stated[0] * stated[1] > rule.max_pixels:
         raise UnreadableError(
             name,
-            f"its annotations state a size above {rule.max_pixels:,} pixels; --max-pixels allows "
-            "more",
+            f"too many pixels: its annotations state {stated[1]} x {stated[0]}, more than the "
+            f"{rule.max_pixels:,} allowed; --max-pixels allows more",
         )
     return EncodedImage(data=b"", height=stated[0], width=stated[1])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mtl_ray.sources.image_reading import checked_size, read_image
+from mtl_ray.sources.image_reading import ImageRule, checked_size, read_image
 from mtl_ray.sources.source import UnreadableError
 from tests.sources.conftest import MakeImage
 
@@ -27,7 +27,7 @@ MODES = {
     "PNG": "L RGB RGBA P 1 I;16",
     "BMP": "L RGB P 1",
     "WEBP": "RGB RGBA",
-    "TIFF": "L RGB CMYK I;16 F",
+    "TIFF": "L RGB CMYK I;16",
     "GIF": "L P 1",
 }
 
@@ -39,6 +39,25 @@ def test_forms_and_modes(form: str, mode: str) -> None:
     buffer = io.BytesIO()
     Image.new(mode, (31, 17)).save(buffer, form)
     assert checked_size(buffer.getvalue()) == (17, 31)
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    """Numbers from 0 to 1 would become a black image."""
+    Image.fromarray(np.full((17, 31), 0.7, np.float32)).save(tmp_path / "a", "TIFF")
+    with pytest.raises(UnreadableError, match="floating-point numbers of unknown range"):
+        read_image(str(tmp_path / "a"), "a")
+
+
+def test_images_of_too_many_pixels_are_counted_together(tmp_path: Path) -> None:
+    reasons = set()
+    for side in (40, 50):
+        Image.new("RGB", (side, side)).save(tmp_path / "a.png")
+        for uri, stated in (("a.png", None), ("lacking.png", (side, side))):
+            with pytest.raises(UnreadableError) as caught:
+                read_image(str(tmp_path / uri), "a", ImageRule(1000, needed=False), stated)
+            reasons.add(caught.value.item.reason.partition(": ")[0])
+            assert f"{side} x {side}" in caught.value.item.reason
+    assert reasons == {"too many pixels"}
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
