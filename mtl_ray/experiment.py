@@ -194,18 +194,11 @@ def batch_fields(heads: Mapping[str, AnyHead]) -> dict[Annotation, frozenset[str
     return found
 
 
-def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[Any, Any]:
-    """The first task whose ground truth is of a kind of annotation.
-
-    Raises:
-        ValueError: if there is none.
+def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[Any, Any] | None:
+    """The first task whose ground truth is of a kind of annotation; None if there is none, as of a
+    kind that only a method reads.
     """
-    found = next((task for task in tasks(plugins) if task.kind.name == annotation), None)
-    if found is None:
-        raise ValueError(
-            f"no task is known here that draws the annotation {annotation!r}; name its plugin"
-        )
-    return found
+    return next((task for task in tasks(plugins) if task.kind.name == annotation), None)
 
 
 def build_model(

@@ -71,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_confusion,
     )
     from mtl_ray.analysis.paired import open_pairs, pair_objects
+    from mtl_ray.tasks.detection.task import predicts_objects
     from mtl_ray.tasks.lidar.confusion import ConfusionRule
+    from mtl_ray.tasks.lidar.task import predicts_boxes_3d
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     name = args.head or next(iter(pairs.stored.heads))
-    if pairs.annotation(name) == "instances":
+    if predicts_objects(pairs.head(name)):
         paired = pair_objects(pairs, name).usable()
         found = object_confusion(
             paired,
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             nms_iou=args.nms_iou_thr,
             compat=args.compat,
         )
-    elif pairs.annotation(name) == "boxes_3d":
+    elif predicts_boxes_3d(pairs.head(name)):
         rule = ConfusionRule(overlap=args.iou_thr, metres=args.distance)
         found = cloud_confusion(pairs, name, min_score=args.score_thr, rule=rule)
     else:

@@ -37,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--config", help="of a network: compares clouds with its grid and its anchors"
     )
     parser.add_argument(
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module of a plugin, which may add a KIND",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=1,
@@ -48,10 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.health_data import network_of
     from mtl_ray.distributed.dataset_health import check_health
+    from mtl_ray.plugin import installed_plugins
 
     network = network_of(args.config) if args.config else None
     report, sets = check_health(
-        args.data, images=args.images, workers=args.workers, network=network
+        args.data,
+        images=args.images,
+        workers=args.workers,
+        network=network,
+        plugins=(*installed_plugins(), *args.plugins),
     )
     print(report.to_text())
     if out is not None:

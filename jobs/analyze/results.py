@@ -91,11 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.analysis.paired import open_pairs, pair_objects
     from mtl_ray.analysis.results import results
     from mtl_ray.distributed.executor import open_executor
+    from mtl_ray.tasks.lidar.task import predicts_boxes_3d
 
     pairs = open_pairs(args.predictions, args.data, images=args.images, classes=args.classes)
     first = next(iter(pairs.stored.heads))
-    head = args.head or (first if pairs.annotation(first) == "boxes_3d" else None)
-    of_clouds = head is not None and pairs.annotation(head) == "boxes_3d"
+    head = args.head or (first if predicts_boxes_3d(pairs.head(first)) else None)
+    of_clouds = head is not None and predicts_boxes_3d(pairs.head(head))
     paired = None if of_clouds else pair_objects(pairs, head)
     with open_executor(args.workers) as executor:
         found = (

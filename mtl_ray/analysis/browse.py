@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,9 +15,8 @@ from mtl_ray.geometry.panels import beneath, grid, jpeg, shrunk
 from mtl_ray.inference.files import free_name
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.loader import Loader
-from mtl_ray.samples import Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample, present
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.frames import drawn_views
 
@@ -48,8 +46,8 @@ def browse(
     Raises:
         ValueError: if the split cannot be read.
     """
-    panels = len(open_split(uri).vocabulary.classes)
-    columns = max(1, round(SHEET_COLUMNS / panels))
+    kinds = max(1, len(open_split(uri).vocabulary.classes))
+    columns = max(1, round(SHEET_COLUMNS / kinds))
     drawn = _originals(uri, num) if config is None else _augmented(uri, num, config)
     names: list[str] = []
     sheets: list[str] = []
@@ -59,7 +57,7 @@ def browse(
             names.append(free_name(_stem(key), taken))
             storage.write(storage.join(out, names[-1]), jpeg(picture))
         sheets.append(free_name(f"contact-sheet-{len(sheets) + 1:02d}", taken))
-        thumbs = [shrunk(picture, THUMB_PX * panels) for _, picture in page]
+        thumbs = [shrunk(picture, THUMB_PX * kinds) for _, picture in page]
         storage.write(
             storage.join(out, sheets[-1]), jpeg(grid(thumbs, columns, [key for key, _ in page]))
         )
@@ -86,7 +84,7 @@ def _originals(uri: str, num: int) -> Iterator[DrawnSample]:
 
 def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[DrawnSample]:
     loader = Loader(
-        replace(config.data, train=SplitConfig(uri=uri)),
+        config.data.training_on(uri),
         seed=config.runtime.seed,
         fields=batch_fields(config.model.heads),
     )
@@ -102,24 +100,29 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[DrawnSa
             )
         yield (
             batch.keys[slot],
-            panels(image, _as_sample(batch, slot, split.annotations), loader.vocabulary),
+            panels(
+                image, _as_sample(batch, slot, split.annotations), loader.vocabulary, config.plugins
+            ),
         )
 
 
 def panels(
     image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plugins: tuple[str, ...] = ()
 ) -> NDArray[np.uint8]:
-    """An image for each kind of annotation, side by side; below them what the sample's cameras
-    saw.
+    """An image for each kind of annotation that a task draws, side by side, or the image alone;
+    below them what the sample's cameras saw.
     """
-    tasks = [drawing_task(kind, plugins) for kind in vocabulary.classes]
-    drawn = [task.draw_ground_truth(image, sample, vocabulary) for task in tasks]
-    titles = [
-        kind if kind in sample.annotations else f"{kind}: not annotated"
+    tasks = {
+        kind: task
         for kind in vocabulary.classes
-    ]
-    views = [view for task in tasks for view in drawn_views(task, sample, vocabulary)]
-    if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
+        if (task := drawing_task(kind, plugins)) is not None
+    }
+    if not tasks:
+        return image
+    drawn = [task.draw_ground_truth(image, sample, vocabulary) for task in tasks.values()]
+    titles = [kind if kind in sample.annotations else f"{kind}: not annotated" for kind in tasks]
+    views = [view for task in tasks.values() for view in drawn_views(task, sample, vocabulary)]
+    if len(drawn) == 1 and next(iter(tasks)) in sample.annotations:
         return beneath(np.asarray(drawn[0], np.uint8), views)
     return beneath(grid(drawn, len(drawn), titles), views)
 
@@ -134,7 +137,7 @@ def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, 
         for kind, each in annotated.items()
     }
     if "image" not in batch.inputs:
-        return Sample(key=batch.keys[slot], inputs={}, annotations=values)
+        return Sample(key=batch.keys[slot], inputs={}, annotations=present(values))
     height, width = batch.inputs["image"].shape[2:]
     return image_sample(
         key=batch.keys[slot], image=b"", height=height, width=width

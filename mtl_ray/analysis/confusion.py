@@ -105,7 +105,8 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
     """The confusion of image labels or pixels, from the metric of the head.
 
     Raises:
-        ValueError: if an image may have several labels, so no label can be confused with another.
+        ValueError: if the metric counts none: an image may have several labels, so no label can be
+            confused with another, or nothing is predicted that has a class.
     """
     head = pairs.stored.heads[name]
     metric = head_metric(head, pairs.stored.vocabulary)
@@ -115,8 +116,8 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
     counted = metric.charts().confusion
     if counted is None:
         raise ValueError(
-            f"the head {name} gives an image any number of labels, so none can be confused with "
-            "another; see eval-metric"
+            f"the head {name} ({head.type}) gives an image any number of labels, or none: no class "
+            "can be confused with another; see eval-metric"
         )
     return counted
 

@@ -17,7 +17,7 @@ from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, to_table, wri
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.fuse import Fusion, fuse
-from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.detection.task import DETECTION, predicts_objects
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 IMAGES_OF_A_TASK = 200
@@ -94,9 +94,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
 
 def _finder(pairs: Pairs) -> tuple[str, tuple[str, ...]]:
     """The first head that finds objects, and its classes."""
-    head = next(
-        (name for name in pairs.stored.heads if pairs.annotation(name) == "instances"), None
-    )
+    head = next((name for name, each in pairs.stored.heads.items() if predicts_objects(each)), None)
     if head is None:
         raise ValueError(
             f"a file has no head that finds objects; it has {', '.join(pairs.stored.heads)}"

@@ -115,7 +115,9 @@ class Health:
     @property
     def unit(self) -> str:
         """What its samples are, for people."""
-        return "clouds" if len(self.clouds.clouds) else "pictures"
+        if len(self.clouds.clouds):
+            return "clouds"
+        return "pictures" if self.sizes or not self.samples else "samples"
 
     def report(self, kind: str, key: str, text: str = "") -> None:
         """Counts a problem, and lists it unless there are too many of its kind."""

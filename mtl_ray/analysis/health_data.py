@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.analysis.health import Health
@@ -15,15 +15,18 @@ from mtl_ray.analysis.health_clouds import CloudNetwork
 from mtl_ray.analysis.health_sample import look_at
 from mtl_ray.config.describe import given_node
 from mtl_ray.config.document import scalar
+from mtl_ray.config.extend import extended
+from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
 from mtl_ray.experiment import load_experiment
 from mtl_ray.inputs.points import PointCanvas
+from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
+from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.sources.lidar.config import CloudObjects
-from mtl_ray.sources.source import SkippedItem, Source
+from mtl_ray.sources.source import RawSource, SkippedItem, Source
 from mtl_ray.tasks.lidar.config import anchors_in_space
 
 LEFT_OUT = "left out by the reader"
@@ -70,6 +73,11 @@ class HealthDataset:
         """The names of the class numbers."""
         return self.data.vocabulary
 
+    @property
+    def layout(self) -> Layout:
+        """Its inputs and kinds of annotation."""
+        return _layout(self.data)
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -101,21 +109,27 @@ class HealthDataset:
         return _read(self.data, row, Health(vocabulary=self.vocabulary))
 
 
-def open_health_dataset(name: str, images: str | None = None) -> HealthDataset:
+def open_health_dataset(
+    name: str, images: str | None = None, plugins: Sequence[str] = ()
+) -> HealthDataset:
     """The dataset at an address.
 
     Args:
         name: the URI of a split, a COCO annotation file (.json), or ``KIND:key=value,...`` with the
             options of ``jobs.convert``, such as ``voc:root=data/VOC2007,split=train``.
         images: folder of the images of an annotation file.
+        plugins: names of plugin modules, which may add kinds of raw datasets.
 
     Raises:
         ValueError, FileNotFoundError: if there is no such dataset.
     """
-    kinds = {kind.type: kind for kind in get_args(RawConfig)}
+    config_type = extended(ConvertConfig, plugins)
+    kinds = {tag(kind) for kind in members(field_kinds(config_type)["source"])}
     raw = _RAW.fullmatch(name)
-    if raw and raw[1] in kinds:
-        source = open_source(_raw_config(raw[1], raw[2]), ImageRule(needed=False))
+    if raw and raw[1] in kinds - {Shards.type, CloudObjects.type}:
+        config = _raw_config(config_type, raw[1], raw[2])
+        source = open_source(config, ImageRule(needed=False))
+        source = replace(source, layout=source.layout.named(plugins))
         return HealthDataset(name=name, data=source, images=None, skipped=source.skipped)
     data = open_data(name, images)
     skipped = _rejects(name) if isinstance(data, SplitData) else ()
@@ -145,12 +159,12 @@ def network_of(path: str) -> CloudNetwork:
 def look_at_piece(piece: Piece) -> Health:
     """Counts the rows of a piece."""
     data = piece.source if piece.source is not None else open_data(str(piece.uri), piece.images)
-    health = Health(vocabulary=data.vocabulary)
+    health, layout = Health(vocabulary=data.vocabulary), _layout(data)
     first = piece.start if piece.source is not None else 0
     for row in range(piece.start, piece.stop):
         sample = _read(data, row - first, health)
         if sample is not None:
-            look_at(sample, row, health, piece.network)
+            look_at(sample, row, health, layout, piece.network)
     return health
 
 
@@ -160,6 +174,12 @@ def report_rejects(skipped: Sequence[SkippedItem], health: Health) -> None:
     for item in skipped:
         if not item.note:
             health.report(LEFT_OUT, item.file, ": ".join(filter(None, (item.object, item.reason))))
+
+
+def _layout(data: EvaluationData | Source) -> Layout:
+    if isinstance(data, Source):
+        return data.layout
+    return data.split.manifest.layout if isinstance(data, SplitData) else DEFAULT
 
 
 def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | None:
@@ -177,16 +197,14 @@ def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | N
     return replace(sample, key=data.file.file_names[sample.key])
 
 
-def _raw_config(kind: str, options: str) -> RawConfig:
+def _raw_config(config_type: type[ConvertConfig], kind: str, options: str) -> RawSource:
     values: dict[str, Any] = {"type": kind}
     for option in options.split(","):
         key, equals, value = option.partition("=")
         if not equals:
             raise ValueError(f"{kind}:{options}: {option!r} is not KEY=VALUE")
         values[key.strip()] = scalar(value) if value.isdigit() else value
-    found = validate(given_node({"source": values, "to": "-"}), ConvertConfig).source
-    assert not isinstance(found, Shards | CloudObjects)
-    return found
+    return validate(given_node({"source": values, "to": "-"}), config_type).source
 
 
 def _rejects(uri: str) -> tuple[SkippedItem, ...]:

@@ -58,14 +58,16 @@ def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str
         having = [
             (name, health)
             for name, health in zip(names, report.sets, strict=True)
-            if kind in health.images
+            if kind in health.images and len(health.images[kind])
         ]
+        if not having:
+            continue
         drawn[f"classes-{kind}.png"] = png(
             classes_figure([name for name, _ in having], [health for _, health in having], kind)
         )
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = png(_boxes(names, report.sets))
-    if any(health.samples and not len(health.clouds.clouds) for health in report.sets):
+    if any(health.sizes for health in report.sets):
         drawn["sizes.png"] = png(_sizes(names, report.sets))
     for number, (name, health) in enumerate(zip(names, report.sets, strict=True), 1):
         if len(health.clouds.objects):

@@ -245,7 +245,7 @@ def _facts(health: Health) -> Iterator[str]:
             "(COCO)"
         )
     yield from cloud_facts(health.clouds, health.vocabulary)
-    if not len(health.clouds.clouds):
+    if health.unit == "pictures":
         (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
         yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
     if health.colour[2, 0]:

@@ -4,18 +4,31 @@ Problems are reported, nothing is changed.
 """
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Identity, in_octaves
-from mtl_ray.analysis.health_clouds import CloudNetwork, encoded_cloud, look_at_cloud
+from mtl_ray.analysis.health_clouds import (
+    MOST_NUMBERS,
+    CloudNetwork,
+    encoded_cloud,
+    look_at_cloud,
+)
+from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.annotations.instances import INSTANCES
+from mtl_ray.annotations.labels import LABELS
+from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.input import Input
 from mtl_ray.inputs.point_cloud import EncodedPoints
 from mtl_ray.inputs.points import POINTS
+from mtl_ray.layout import ANNOTATIONS, Layout
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample
 
 BEYOND_PX = 1.0
@@ -24,25 +37,73 @@ LONGEST = 30.0
 """Aspect ratio from which a box is reported."""
 
 
-def look_at(sample: Sample, row: int, health: Health, network: CloudNetwork | None = None) -> None:
+def look_at(
+    sample: Sample, row: int, health: Health, layout: Layout, network: CloudNetwork | None = None
+) -> None:
     """Counts the sample of a row; if ``image`` is empty, the image is missing. Clouds are compared
     with a network.
+
+    Inputs and kinds of annotation of plugins are checked by their own ``decode`` and ``check``.
     """
     health.samples += 1
     health.findings.images += 1
     health.findings.annotated += sample.annotated
     health.annotated.update(kind for kind in health.images if kind in sample.annotations)
+    size = sample.image_size
     if (encoded := encoded_cloud(sample.inputs)) is not None:
         health.findings.noun = POINTS.noun
-        health.identities.append(_cloud(sample, encoded, row, health, network))
-        return
-    health.identities.append(_picture(sample, row, health))
-    if sample.labels is not None and "labels" in health.images:
-        _classes(sample, sample.labels, "labels", health)
-    if sample.instances is not None and "instances" in health.images:
+        identity = _cloud(sample, encoded, row, health, network)
+    elif size:
+        identity = _picture(sample, row, health)
+    else:
+        health.findings.noun = layout.inputs[0].noun
+        identity, size = _data(sample, row, health, layout.inputs[0])
+    health.identities.append(identity)
+    if sample.labels is not None and LABELS.name in health.images:
+        _classes(sample, sample.labels, LABELS.name, health)
+    if sample.instances is not None and INSTANCES.name in health.images:
         _objects(sample, sample.instances, health)
-    if sample.semantic is not None and "semantic" in health.images:
+    if sample.semantic is not None and SEMANTIC.name in health.images:
         _map(sample, sample.semantic, health)
+    for kind in layout.annotations:
+        if kind not in ANNOTATIONS and kind.name in sample.annotations:
+            _annotation(sample, kind, size, health)
+
+
+def _data(
+    sample: Sample, row: int, health: Health, kind: Input[Any, Any, Any, Any]
+) -> tuple[Identity, Mapping[str, int]]:
+    """The input of a plugin, and the size that annotations are compared with."""
+    encoded = sample.inputs.get(kind.name)
+    if encoded is None:
+        health.report(f"missing {kind.noun}", sample.key)
+        return Identity(sample.key, row, None, None), {}
+    content = hashlib.blake2b(digest_size=16)
+    for value in kind.to_features(encoded).values():
+        content.update(value.tobytes() if isinstance(value, np.ndarray) else b"".join(value))
+    size: Mapping[str, int] = {}
+    try:
+        size = kind.size(kind.decode(encoded, MOST_NUMBERS))
+    except ValueError as error:
+        health.report(f"damaged {kind.noun}", sample.key, str(error))
+    return Identity(sample.key, row, content.digest(), None), size
+
+
+def _annotation(
+    sample: Sample, kind: AnnotationKind[Any, Any], size: Mapping[str, int], health: Health
+) -> None:
+    """The annotation of a kind of a plugin."""
+    value = sample.annotations[kind.name]
+    try:
+        kind.check(value, size)
+        counts = kind.count(value)
+    except ValueError as error:
+        health.report(f"damaged {kind.name}", sample.key, str(error))
+        return
+    if len(health.images.get(kind.name, ())):
+        _classes(sample, kind.classes(value), kind.name, health)
+    else:
+        health.findings.annotations += kind.num_annotations(value, counts)
 
 
 def _cloud(

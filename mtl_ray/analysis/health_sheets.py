@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.browse import panels
-from mtl_ray.analysis.health_clouds import MOST_NUMBERS, encoded_cloud
+from mtl_ray.analysis.health_clouds import MOST_NUMBERS
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport
 from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.panels import grid, jpeg, shrunk
 from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.points import POINTS
+from mtl_ray.layout import Layout
 from mtl_ray.samples import Sample
 
 SHEET = 12
@@ -33,10 +33,11 @@ def samples_sheet(each: HealthDataset) -> bytes | None:
     ]
     if not drawn:
         return None
-    columns = max(1, round(4 / len(each.vocabulary.classes)))
+    kinds = max(1, len(each.vocabulary.classes))
+    columns = max(1, round(4 / kinds))
     return jpeg(
         grid(
-            [shrunk(picture, THUMB_PX * len(each.vocabulary.classes)) for _, picture in drawn],
+            [shrunk(picture, THUMB_PX * kinds) for _, picture in drawn],
             columns,
             [key for key, _ in drawn],
         )
@@ -48,17 +49,21 @@ def _drawn(each: HealthDataset, row: int) -> tuple[str, NDArray[np.uint8]] | Non
     if sample is None:
         return None
     try:
-        shown = _shown(sample)
-        return None if shown is None else (sample.key, panels(shown, sample, each.vocabulary))
+        shown = _shown(sample, each.layout)
+        if shown is None:
+            return None
+        return sample.key, panels(shown, sample, each.vocabulary, each.layout.plugins)
     except ValueError:
         return None  # the report names it
 
 
-def _shown(sample: Sample) -> NDArray[np.uint8] | None:
-    """The image, or the cloud from above; None if there is none."""
-    if (encoded := encoded_cloud(sample.inputs)) is not None:
-        return POINTS.show(POINTS.decode(encoded, MOST_NUMBERS))
-    return decode_image(sample.image) if sample.image else None
+def _shown(sample: Sample, layout: Layout) -> NDArray[np.uint8] | None:
+    """The image, the cloud from above, or how another input is shown; None if there is none."""
+    if sample.image_size:
+        return decode_image(sample.image) if sample.image else None
+    kind = layout.inputs[0]
+    encoded = sample.inputs.get(kind.name)
+    return None if encoded is None else kind.show(kind.decode(encoded, MOST_NUMBERS))
 
 
 def same_sheet(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
@@ -76,7 +81,7 @@ def same_sheet(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | N
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
         assert sample is not None
-        shown = _shown(sample)
+        shown = _shown(sample, sets[place].layout)
         assert shown is not None
         pictures.append(shrunk(Drawing(shown).pixels, THUMB_PX))
     titles = [title for pair in pairs for title in (pair.key_a, f"{pair.how}: {pair.key_b}")]

@@ -20,7 +20,9 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.columns import ScoredImage, images_with_masks
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.metric import of_known_classes
+from mtl_ray.tasks.detection.task import predicts_objects
 from mtl_ray.tasks.head_classes import HeadClasses
+from mtl_ray.tasks.task import HeadKind
 
 PICKLES = (".pkl", ".pickle")
 ROUNDED = 1e-4
@@ -74,17 +76,17 @@ class Pairs:
         )
         return "segm" if any(each.masks is not None for each in found) else "bbox"
 
-    def annotation(self, head: str) -> str:
-        """What a head predicts: labels, instances or semantic.
+    def head(self, name: str) -> HeadKind:
+        """The head of a name.
 
         Raises:
             ValueError: if there is no head of this name.
         """
-        if head not in self.stored.heads:
+        if name not in self.stored.heads:
             raise ValueError(
-                f"the predictions have no head {head}; they have {', '.join(self.stored.heads)}"
+                f"the predictions have no head {name}; they have {', '.join(self.stored.heads)}"
             )
-        return str(self.stored.heads[head].annotation)
+        return self.stored.heads[name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -259,10 +261,10 @@ def pair_objects(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbo
     Raises:
         ValueError: if there is nothing of the kind.
     """
-    finders = [name for name in pairs.stored.heads if pairs.annotation(name) == "instances"]
+    finders = [name for name, each in pairs.stored.heads.items() if predicts_objects(each)]
     name = head or next(iter(finders), "")
     if name not in finders:
-        known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
+        known = ", ".join(f"{each} ({kind.task.name})" for each, kind in pairs.stored.heads.items())
         raise ValueError(
             f"the predictions have no head {name} that finds objects; they have {known}".replace(
                 "  ", " "

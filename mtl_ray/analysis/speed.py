@@ -16,7 +16,7 @@ from mtl_ray.analysis.speed_data import TimedStep, loader_steps, sample_steps
 from mtl_ray.analysis.speed_model import Subject, inference_steps, is_bundle, open_subject
 from mtl_ray.analysis.speed_report import PREDICTING, WHOLE, SpeedReport, SpeedTask
 from mtl_ray.analysis.stopwatch import Stopwatch
-from mtl_ray.loading.config import DataConfig, SplitConfig
+from mtl_ray.loading.config import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +254,7 @@ def _data(request: SpeedRequest) -> DataConfig:
             f"{request.data}"
         )
     data = config_at(request.target).data
-    return data if request.data is None else replace(data, train=SplitConfig(uri=request.data))
+    return data if request.data is None else data.training_on(request.data)
 
 
 def _memory_mb() -> dict[str, float]:

@@ -27,6 +27,7 @@ def check_health(
     images: str | None = None,
     workers: int = 1,
     network: CloudNetwork | None = None,
+    plugins: Sequence[str] = (),
 ) -> tuple[HealthReport, list[HealthDataset]]:
     """Checks every sample of some datasets.
 
@@ -34,6 +35,7 @@ def check_health(
         uris: see ``open_health_dataset``; with several workers they must be valid on every machine.
         images: folder of the images of annotation files.
         network: what point clouds are compared with.
+        plugins: see ``open_health_dataset``.
         workers: tasks at a time; 1 runs in this process without Ray.
 
     Raises:
@@ -41,7 +43,7 @@ def check_health(
     """
     if workers < 1:
         raise ValueError(f"--workers is {workers}; at least 1 is needed")
-    sets = [open_health_dataset(uri, images) for uri in uris]
+    sets = [open_health_dataset(uri, images, plugins) for uri in uris]
     pieces = [
         (place, replace(piece, network=network))
         for place, each in enumerate(sets)

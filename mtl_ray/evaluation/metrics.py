@@ -18,6 +18,7 @@ from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.metric import DetectionMetric, of_known_classes
 from mtl_ray.tasks.detection.occlusion import HiddenObject, OcclusionCounts, OcclusionLists
+from mtl_ray.tasks.detection.task import predicts_objects
 from mtl_ray.tasks.head_classes import HeadClasses, head_metric, head_vocabulary
 from mtl_ray.tasks.task import HeadKind, Metric
 
@@ -47,10 +48,11 @@ def head_metrics(
     metrics: dict[str, Metric[Any]] = {}
     for name, head in heads.items():
         metric = head_metric(head, vocabulary)
-        finds_objects = head.annotation == "instances"
-        if finds_objects and (class_agnostic or (config is not None and config.class_agnostic)):
+        if predicts_objects(head) and (
+            class_agnostic or (config is not None and config.class_agnostic)
+        ):
             metric = ClassAgnostic(HeadClasses.of(head, vocabulary))
-        if config is not None and config.occlusion is not None and finds_objects:
+        if config is not None and config.occlusion is not None and predicts_objects(head):
             metric = with_occlusion(
                 metric, head_vocabulary(head, vocabulary).classes["instances"], config.occlusion
             )

@@ -3,7 +3,8 @@ batches are made. Transforms of point clouds are in ``cloud_config.py``.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, get_args
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -249,6 +250,11 @@ class DataConfig:
                     f"train.own[{place}].canvas must have the size of data.canvas; it may fit "
                     "images to it in another way"
                 )
+
+    def training_on(self, uri: str) -> Self:
+        """The same on another split, without options of the splits."""
+        # plugins may have extended the class
+        return replace(self, train=type(self.train)(uri=uri))
 
     def augment_of(self, source: int) -> tuple[Augmentation, ...]:
         """The transforms of the split at a place in ``train.uris``."""

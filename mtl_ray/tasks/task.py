@@ -367,7 +367,11 @@ class PlainTask:
     """
 
     view: ClassVar[View] = "json"
-    to_coco: ClassVar[CocoResults[Any] | None] = None
+
+    @property
+    def to_coco(self) -> CocoResults[Any] | None:
+        """None: the format does not support the task."""
+        return None
 
     def plain_image(self, prediction: Any) -> bytes | None:
         """None: a prediction is no image."""

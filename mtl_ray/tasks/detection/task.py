@@ -263,3 +263,10 @@ class DetectionTask:
 
 
 DETECTION = DetectionTask()
+
+
+def predicts_objects(head: HeadKind) -> bool:
+    """Whether the predictions of a head are ``Detections``. Its kind of annotation does not say it:
+    a head of another task may read objects too, such as one that counts them.
+    """
+    return isinstance(head.task, DetectionTask)

@@ -29,7 +29,6 @@ class Detection3dTask(PlainTask):
     kind = BOXES_3D
     view: ClassVar[View] = "boxes_3d"
     schema_name = "Detections3d"
-    to_coco = None
 
     def decode(self, arrays: OutputArrays, frame: Any, head: Any) -> Detections3d:
         """See ``decode.decode_detections_3d``."""
@@ -236,3 +235,8 @@ class Detection3dTask(PlainTask):
 
 
 DETECTION_3D = Detection3dTask()
+
+
+def predicts_boxes_3d(head: HeadKind) -> bool:
+    """Whether the predictions of a head are ``Detections3d``."""
+    return isinstance(head.task, Detection3dTask)

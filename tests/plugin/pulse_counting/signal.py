@@ -43,7 +43,8 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
             )
         return np.frombuffer(encoded, "<f4")
 
-    decode_file = decode
+    def decode_file(self, data: bytes, limit: int) -> NDArray[np.float32]:
+        return self.decode(data, limit)
 
     def encode_file(self, raw: NDArray[np.float32]) -> bytes:
         return raw.astype("<f4").tobytes()
@@ -80,6 +81,9 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
             image, [np.stack([np.arange(200), y], axis=1).astype(np.int32)], False, (20, 20, 200)
         )
         return image
+
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+        return self.show(arrays["signal"][0])
 
     def generate(self, rng: np.random.Generator) -> tuple[bytes, NDArray[np.float32]]:
         raw = rng.normal(0, 0.05, int(rng.integers(40, 200))).astype(np.float32)
