@@ -59,9 +59,9 @@ class Exported:
 
     Attributes:
         onnx: the ONNX file. Its inputs, outputs and dynamic axes have names.
-        program: the same graph of ``torch.export``, for engines that do not read ONNX. It takes all
-            of ``example`` by position and returns the outputs by position; the ONNX file has only
-            the inputs that it reads.
+        program: the same graph of ``torch.export``. It takes all of ``example`` by position and
+            returns the outputs by position; a session gets only the inputs that the graph reads, so
+            ``module`` is easier for engines that do not read ONNX.
         example: an input of the graph, a batch of two, in the order of ``program``.
         outputs: the names of the outputs, in their order.
         inputs: the names of the inputs that the ONNX file reads, in its order.
@@ -121,6 +121,9 @@ class Session(Protocol):
 
     def run(self, arrays: GraphArrays) -> GraphArrays:
         """The outputs of a batch.
+
+        Args:
+            arrays: ``Exported.inputs``, those that the graph reads, and no others.
 
         Raises:
             EngineError: if it does not run.

@@ -173,7 +173,7 @@ def to_onnx(
         except torch.onnx.OnnxExporterError as error:
             if isinstance(error.__cause__, NotExportableError):
                 raise error.__cause__ from None
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = str(error.__cause__ or error).strip().splitlines()[0].partition(" See the ")[0]
             hint = (
                 ". Fix: export.size=fixed, which keeps the canvas of the training"
                 if config.size == "dynamic"

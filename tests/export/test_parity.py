@@ -24,7 +24,7 @@ from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.difference import match_boxes
+from mtl_ray.tasks.detection.difference import array_difference, match_boxes
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.difference import Comparison
 from mtl_ray.tasks.segmentation.decode import SemanticMap
@@ -358,4 +358,22 @@ def test_arrays_of_masks_and_keypoints_are_compared_too() -> None:
     )
     assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 19), 60))) == [], (
         "padding"
+    )
+
+
+@pytest.mark.parametrize(("moved", "agreeing"), [(0.0, 6), (0.01, 6), (5.0, 2)])
+def test_boxes_without_area_are_compared_too(moved: float, agreeing: int) -> None:
+    """A network that has learnt little gives many; they overlap nothing, not even themselves."""
+    boxes = np.array([[5, 5, 20, 20], [30, 10, 20, 40], [50, 50, 40, 45]], np.float32)
+    fields = {
+        "boxes": boxes,
+        "scores": np.array([0.5, 0.4, 0.3], np.float32),
+        "classes": np.zeros(3, np.int64),
+    }
+    other = {**fields, "boxes": boxes + np.array([[0], [moved], [moved]], np.float32)}
+    how = Comparison(frame=frame_of(64, 64, Canvas(height=64, width=64)), sides=("a", "b"))
+    found = array_difference(fields, other, how)
+    assert (found.agreeing, found.max_px) == (
+        agreeing,
+        pytest.approx(moved % 5, abs=1e-4),
     )

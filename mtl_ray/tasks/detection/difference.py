@@ -28,6 +28,8 @@ CUT = 1e-6
 """Difference of two scores that are equal but for rounding."""
 MATCH_IOU = 0.95
 """Least IoU of two boxes of one class, or of their masks, that count as the same."""
+SAME_PX = 1.0
+"""How far the corners of two boxes without area may be apart for them to be the same."""
 FEW_PIXELS = 0.01
 """Masks also count as the same if at most this share of the pixels of their box differs: of a mask
 of few pixels, rounding changes a large share.
@@ -191,6 +193,9 @@ def match_boxes(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Matches boxes of one class one to one with the largest sum of IoU (Kuhn 1955).
 
+    A box without area, such as one whose right side lies left of its left one, overlaps nothing;
+    two of them match if no corner is ``SAME_PX`` apart.
+
     Args:
         first: boxes (N, 4) xyxy, scores (N,), classes (N,).
         second: the same, M of them.
@@ -199,6 +204,11 @@ def match_boxes(
         Indices into first and second of the pairs with an IoU of at least ``MATCH_IOU``.
     """
     overlap = iou_matrix(first[0], second[0])  # (N, M)
+    flat, others = (
+        np.flatnonzero(~(each[:, 2:] > each[:, :2]).all(axis=1)) for each in (first[0], second[0])
+    )
+    apart = np.abs(first[0][flat, None] - second[0][others])  # (F, G, 4)
+    overlap[np.ix_(flat, others)] = (apart < SAME_PX).all(axis=-1)
     overlap[first[2][:, None] != second[2][None, :]] = 0
     ours, theirs = linear_sum_assignment(overlap, maximize=True)
     near = overlap[ours, theirs] >= MATCH_IOU
