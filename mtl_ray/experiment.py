@@ -2,6 +2,7 @@
 them the tasks.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -57,6 +58,9 @@ else:
     """A head's config, told apart by ``type``."""
 
 
+_PART_NAME = re.compile(r"[^./\\\x00-\x1f]+")
+
+
 @cache
 def head_types(plugins: tuple[str, ...] = ()) -> tuple[type[AnyHead], ...]:
     """The config class of every head: the built-in ones and those of plugins.
@@ -88,6 +92,18 @@ class ModelConfig:
     not bytes enter as they are.
     """
     std: tuple[float, ...] = Field(default=(58.395, 57.12, 57.375), min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for what, names in (("neck", self.necks), ("head", self.heads)):
+            for name in names:
+                if not _PART_NAME.fullmatch(name):
+                    raise ValueError(
+                        f"a {what} cannot be called {name!r}: a name may not be empty or have a "
+                        "dot or a slash, since metrics are called HEAD/METRIC and options "
+                        "model.heads.HEAD.OPTION"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _channels(self) -> Self:

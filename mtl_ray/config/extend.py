@@ -16,9 +16,10 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic.fields import FieldInfo
 
 from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.strict import STRICT, DefaultType
@@ -131,12 +132,12 @@ def _extended(config_type: Any, plugins: tuple[str, ...]) -> Any:
         "__module__": config_type.__module__,
     }
     # a field that is annotated anew loses its default
-    for field in dataclasses.fields(config_type):
-        if field.name in changed:
-            if field.default is not dataclasses.MISSING:
-                body[field.name] = field.default
-            elif field.default_factory is not dataclasses.MISSING:
-                body[field.name] = dataclasses.field(default_factory=field.default_factory)
+    body |= {
+        field.name: default
+        for field in dataclasses.fields(config_type)
+        if field.name in changed
+        and (default := _default(field, plugins)) is not dataclasses.MISSING
+    }
     names = [field.name for field in dataclasses.fields(config_type)]
     body["__reduce__"] = lambda config: (
         _restore,
@@ -145,6 +146,20 @@ def _extended(config_type: Any, plugins: tuple[str, ...]) -> Any:
     return pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)(
         type(config_type.__name__, (config_type,), body)
     )
+
+
+def _default(field: "dataclasses.Field[Any]", plugins: tuple[str, ...]) -> Any:
+    """The default of a field in an extended class. A section that is left out must be of an
+    extended class too: ``dataclasses.replace`` validates it again.
+    """
+    given = field.default
+    factory = given.default_factory if isinstance(given, FieldInfo) else field.default_factory
+    if dataclasses.is_dataclass(factory):
+        description = given.description if isinstance(given, FieldInfo) else None
+        return Field(default_factory=_extended(factory, plugins), description=description)
+    if given is dataclasses.MISSING and factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=cast(Any, factory))
+    return given
 
 
 def _restore(config_type: Any, plugins: tuple[str, ...], values: Mapping[str, Any]) -> Any:

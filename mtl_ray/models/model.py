@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Context, Features, Head, NarrowTargets, Term
-from mtl_ray.models.trunk import Trunk
+from mtl_ray.models.trunk import Trunk, check_names
 
 _ONEDNN_BLOCK = 16
 """Input channels below which oneDNN's weight gradient of a strided 1x1 convolution writes past
@@ -46,6 +46,7 @@ class Model(nn.Module):
         super().__init__()
         self.canvas = canvas
         self.trunk = trunk
+        check_names("head", heads)
         self.heads = nn.ModuleDict(cast(Mapping[str, nn.Module], heads))
         self.narrow = nn.ModuleDict(narrow or {})
         self.register_buffer(

@@ -35,6 +35,13 @@ class Backbone(nn.Module):
         return features
 
 
+def check_names(what: str, names: Iterable[str]) -> None:
+    """Raises a ValueError if ``nn.ModuleDict`` uses one of some names itself, such as ``type``."""
+    taken = [name for name in names if name in dir(nn.ModuleDict())]
+    if taken:
+        raise ValueError(f"a {what} cannot be called {taken[0]!r}: torch uses this name; rename it")
+
+
 def freeze_modes(root: nn.Module, frozen: Iterable[nn.Module], *, norms: bool) -> None:
     """Puts parts of a module that is in training mode back into evaluation mode.
 
@@ -77,6 +84,7 @@ class Trunk(nn.Module):
         self.input = backbone.input
         self.channels = dict(backbone.channels)
         self.strides = dict(backbone.strides)
+        check_names("neck", necks)
         self.necks = nn.ModuleDict()
         sources = dict.fromkeys(self.channels, "the backbone")
         for name, config in necks.items():

@@ -1,12 +1,15 @@
 """Plugins that cannot be used: one sentence says which one and what to do."""
 
+import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mtl_ray.config.document import parse
-from mtl_ray.experiment import experiment_type
+from mtl_ray.config.tree import merge
+from mtl_ray.experiment import experiment_type, read_experiment
 from mtl_ray.layout import annotation_kinds
 from mtl_ray.plugin import installed_plugins, load_plugins
 
@@ -22,6 +25,23 @@ class Mine(HeadOptions):
     TYPE
     levels: tuple[str, ...] = ("C5",)
 PLUGIN = Plugin(heads=(Mine,))
+"""
+ENGINE = """\
+from typing import Literal
+from pydantic.dataclasses import dataclass
+from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
+from mtl_ray.config.strict import STRICT
+from mtl_ray.plugin import Plugin
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mine(OnnxRuntimeEngine):
+    type: Literal["mine"] = "mine"
+PLUGIN = Plugin(engines=(Mine,))
+"""
+CONFIG = """\
+model: {backbone: {name: resnet18}, necks: {pool: {type: pool}}, heads: {labels: {type: linear}}}
+data: {train: {uri: a}, val: {uri: b}, canvas: {height: 64, width: 64}}
+schedule: {steps: 1}
+runtime: {name: a}
 """
 KIND = """\
 from mtl_ray.annotations.annotation import AnnotationKind
@@ -131,6 +151,15 @@ def test_a_plugin_in_any_folder(folder: Path, name: str) -> None:
     if name.startswith("shut"):
         (folder / "shut" / "__init__.py").touch()
     assert list(load_plugins((name,))) == [name]
+
+
+def test_a_section_that_is_left_out_may_be_changed(folder: Path) -> None:
+    """An engine extends the section ``export``, which a config need not have."""
+    (folder / "with_engine.py").write_text(ENGINE)
+    plain = parse(CONFIG, "a.yaml")
+    config = read_experiment(merge(plain, parse("plugins: [with_engine]", "a.yaml")))
+    assert replace(config, runtime=replace(config.runtime, name="b")).export == config.export
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_an_installed_package_that_does_not_load(folder: Path) -> None:

@@ -101,6 +101,16 @@ def test_a_small_config_is_typed():
             r"conf\.yaml:18: schedule\.rate has the unknown type 'cosin'; did you mean cosine\?",
         ),
         (
+            "    labels: {type: linear}",
+            "    a/b: {type: linear}",
+            r"conf\.yaml:1: .*head cannot be called 'a/b'.* metrics are called HEAD/METRIC",
+        ),
+        (
+            "    labels: {type: linear}",
+            "    '': {type: linear}",
+            r"conf\.yaml:1: .*head cannot be called ''",
+        ),
+        (
             "  heads:\n    boxes: {type: retinanet}\n    labels: {type: linear}\n",
             "  heads: {}\n",
             r"conf\.yaml:1: .*model\.heads is empty.* Fix: give at least one",

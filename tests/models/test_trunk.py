@@ -143,6 +143,7 @@ def test_a_prefix_tells_features_of_one_name_apart() -> None:
             {"a": {"type": "pool"}, "b": {"type": "pool", "input": "G5", "prefix": "x"}},
             r"'b' reads feature maps, not pooled .*\(G5\)",
         ),
+        ({"training": {"type": "pool"}}, "neck cannot be called 'training': torch uses"),
     ],
 )
 def test_two_features_of_one_name_are_refused(necks: dict[str, dict[str, Any]], said: str) -> None:
