@@ -1,5 +1,6 @@
 """COCO's results format for the objects of one head."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
@@ -9,11 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.evaluation.coco_file import ANYTHING, read_json, read_mask
 from mtl_ray.evaluation.data import image_ids
 from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, ColumnReader, StoredPredictions
 from mtl_ray.geometry.boxes import from_xywh
-from mtl_ray.samples import Vocabulary
+from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.task import Task
 
@@ -52,11 +54,11 @@ def write_coco_results(
             zip(keys, image_ids(keys), *sizes, strict=True)
         ):
             found = task.from_row(column[row])
-            if not np.isfinite(found.scores).all():
+            entries = task.to_coco(found, number, height, width, categories)
+            if not all(math.isfinite(entry["score"]) for entry in entries):
                 raise ValueError(
                     f"a score of {key} is not finite; a COCO results file cannot hold it"
                 )
-            entries = task.to_coco(found, number, height, width, categories)
             for entry in entries:
                 entry["file_name"] = key
             if entries:
@@ -65,23 +67,23 @@ def write_coco_results(
         file.write((b"[" if before == b"[" else b"") + b"]")
 
 
-def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
-    """The category number of each class of objects in COCO files: the source's own, or the class
-    index.
+def category_ids(vocabulary: Vocabulary, annotation: Annotation = INSTANCES.name) -> Sequence[int]:
+    """The category number of each class of a kind of annotation in COCO files: the source's own, or
+    the class index.
     """
-    return vocabulary.category_ids.get("instances") or range(len(vocabulary.classes["instances"]))
+    return vocabulary.category_ids.get(annotation) or range(len(vocabulary.classes[annotation]))
 
 
-def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
+def category_ids_of(
+    names: Sequence[str], data: Vocabulary, annotation: Annotation = INSTANCES.name
+) -> list[int]:
     """The category numbers of classes in ``data``; a class that it does not have gets an unused
     number.
     """
     known = dict(
-        zip(
-            data.classes.get("instances", ()),
-            category_ids(data) if "instances" in data.classes else (),
-            strict=True,
-        )
+        zip(data.classes[annotation], category_ids(data, annotation), strict=True)
+        if annotation in data.classes
+        else ()
     )
     unused = count(max(known.values(), default=-1) + 1)
     return [known[name] if name in known else next(unused) for name in names]

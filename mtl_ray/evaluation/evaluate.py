@@ -32,7 +32,7 @@ from mtl_ray.evaluation.report import Report, report
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.tta import AugmentedPredictor, open_with_tta
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import Metric
@@ -86,7 +86,7 @@ class EvaluationPart:
         table: the predictions (``predictions_file.to_table``), mapped from a deleted temporary
             file, not in memory.
         heads, vocabulary, plugins: of the predictor.
-        categories: the COCO category number of each class of objects in the data.
+        categories: by kind of annotation, the COCO category number of each class in the data.
         measured: number of samples, and the invalid ones.
         notes: remarks for the reader of the metrics.
     """
@@ -96,7 +96,7 @@ class EvaluationPart:
     heads: Mapping[str, Any]
     plugins: tuple[str, ...]
     vocabulary: Vocabulary
-    categories: list[int]
+    categories: Mapping[Annotation, list[int]]
     measured: MeasuredSamples
     notes: list[str]
 
@@ -174,7 +174,10 @@ def measure_rows(
         heads=target.heads,
         plugins=target.plugins,
         vocabulary=target.vocabulary,
-        categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
+        categories={
+            kind: category_ids_of(names, data.vocabulary, kind)
+            for kind, names in target.vocabulary.classes.items()
+        },
         measured=measured,
         notes=_notes(target, unknown, metrics, class_agnostic=request.class_agnostic),
     )
@@ -236,13 +239,11 @@ def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task.to_coco is not None:
-            categories = dict(
-                zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True)
-            )
-            of_head = [
-                categories[each]
-                for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())
-            ]
+            kind = head.annotation
+            classes = part.vocabulary.classes[kind]
+            categories = dict(zip(classes, part.categories[kind], strict=True))
+            own = head_vocabulary(head, part.vocabulary).classes[kind]
+            of_head = [categories[each] for each in own]
             write_coco_results(
                 storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head
             )
