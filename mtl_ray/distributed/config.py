@@ -36,7 +36,9 @@ class PipelineConfig:
     convert: RawData | None = None
     """If absent, the splits must exist already."""
     expect: dict[str, float] = Field(default_factory=dict)
-    """The least value that each metric must reach, by HEAD/METRIC."""
+    """The value that each metric must reach, by HEAD/METRIC: the least, or the most where less is
+    better.
+    """
     pictures: int = Field(default=6, ge=1)
     """Number of validation samples that are sent to the server, compared with torch, and drawn."""
 

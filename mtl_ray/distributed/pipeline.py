@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -135,7 +135,12 @@ class _Pipeline:
         report, part = evaluate_rows(request, self.experiment.runtime.most_workers)
         write_results(self._in_run("evaluation"), report, part)
         print(report.to_text())
-        result, held = check_expected(report.figures, self.config.expect)
+        lower_is_better = {
+            f"{head}/{name}"
+            for head, metric in part.metrics.items()
+            for name in metric.lower_is_better
+        }
+        result, held = check_expected(report.figures, self.config.expect, lower_is_better)
         return StageOutcome(result=result, where=self._in_run("evaluation"), held=held)
 
     def _export(self) -> StageOutcome:
@@ -203,8 +208,17 @@ class _Pipeline:
         return StageOutcome(result=result, where=endpoint.url, held=held)
 
 
-def check_expected(figures: Mapping[str, float], expect: Mapping[str, float]) -> tuple[str, bool]:
+def check_expected(
+    figures: Mapping[str, float],
+    expect: Mapping[str, float],
+    lower_is_better: Container[str] = (),
+) -> tuple[str, bool]:
     """A sentence about the expected metrics, and whether all are reached.
+
+    Args:
+        figures: what was measured.
+        expect: the value that each must reach.
+        lower_is_better: those of which less is better.
 
     Raises:
         ValueError: if a metric is expected that was not measured.
@@ -214,13 +228,14 @@ def check_expected(figures: Mapping[str, float], expect: Mapping[str, float]) ->
             f"the pipeline expects {unknown[0]}, which was not measured; there is "
             f"{', '.join(figures)}"
         )
-    words = [
-        f"{name} {figures[name]:.3f} {'>=' if figures[name] >= least else 'is below'} {least:g}"
-        for name, least in expect.items()
-    ]
-    return ", ".join(words) or f"{len(figures)} figures", all(
-        figures[name] >= least for name, least in expect.items()
-    )
+    words, reached = [], True
+    for name, bound in expect.items():
+        value, lower = figures[name], name in lower_is_better
+        holds = value <= bound if lower else value >= bound
+        sign = ("<=" if lower else ">=") if holds else "is above" if lower else "is below"
+        words.append(f"{name} {value:.3f} {sign} {bound:g}")
+        reached = reached and holds
+    return ", ".join(words) or f"{len(figures)} figures", reached
 
 
 def _only(uri: str | Sequence[str]) -> str:

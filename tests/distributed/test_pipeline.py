@@ -25,6 +25,12 @@ def test_expectations_are_held_against_the_figures():
         False,
     )
     assert check_expected({"a/x": float("nan")}, {"a/x": 0.1})[1] is False
+    errors = {"a/rmse": 0.5, "b/rmse": 0.9}
+    assert check_expected(errors, {"a/rmse": 0.6, "b/rmse": 0.8}, errors.keys()) == (
+        "a/rmse 0.500 <= 0.6, b/rmse 0.900 is above 0.8",
+        False,
+    )
+    assert check_expected({"a/rmse": float("nan")}, {"a/rmse": 0.1}, {"a/rmse"})[1] is False
     assert check_expected({"a/x": 0.5}, {}) == ("1 figures", True)
     with pytest.raises(
         ValueError, match="expects labels/mAP, which was not measured; there is a/x"
