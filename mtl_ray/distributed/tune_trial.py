@@ -18,7 +18,7 @@ from ray import tune
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
-from mtl_ray.tuning.config import Objective
+from mtl_ray.tuning.config import COSTS, Objective
 from mtl_ray.tuning.record import Records, TrialResult
 
 if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains does that

@@ -93,6 +93,10 @@ class Anchors:
 Distribution = Annotated[Uniform | LogUniform | Int | Choice | Anchors, Field(discriminator="type")]
 
 
+COSTS = ("latency_ms", "flops", "parameters")
+"""Figures of a network that are no metrics; less of each is better."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Objective:
     """An objective by which trials are compared."""

@@ -7,13 +7,21 @@ from mtl_ray import storage
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, find, merge
 from mtl_ray.config.validate import to_yaml, values_of
-from mtl_ray.experiment import ExperimentConfig, parse_experiment, read_experiment
+from mtl_ray.experiment import (
+    ExperimentConfig,
+    parse_experiment,
+    predicting_heads,
+    read_experiment,
+)
 from mtl_ray.inputs.image import Canvas
+from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.head_classes import head_metric
+from mtl_ray.tasks.task import AnyHead
 from mtl_ray.training.identity import differences
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
 from mtl_ray.tuning.anchors import by_level, fast_anchors
-from mtl_ray.tuning.config import Anchors, TuneConfig
+from mtl_ray.tuning.config import COSTS, Anchors, TuneConfig
 from mtl_ray.tuning.record import Records, Trial, TrialResult, trial_name
 from mtl_ray.tuning.space import TrialParameters, check_space, override, overrides_of
 from mtl_ray.tuning.study import Study
@@ -34,7 +42,8 @@ class Search:
         trials, results: by number.
 
     Raises:
-        ValueError: if the space does not fit the config, or the folder holds another search.
+        ValueError: if the space does not fit the config, a figure of which less is better would be
+            maximised, or the folder holds another search.
     """
 
     def __init__(self, tree: Node, config: ExperimentConfig) -> None:
@@ -55,8 +64,33 @@ class Search:
         ]
         self._fitted: dict[str, Shapes] = {}
 
+    def _check_modes(self) -> None:
+        """Raises a ValueError if an objective would be maximised of which less is better."""
+        heads = predicting_heads(self.config.model.heads)
+        for goal in self.tune.goals:
+            name, _, entry = goal.metric.partition("/")
+            lower = goal.metric in COSTS or (
+                name in heads and entry in self._lower_is_better(name, heads[name])
+            )
+            if lower and goal.mode == "max":
+                raise ValueError(
+                    f"the search would look for the highest {goal.metric}, of which less is "
+                    "better. Fix: mode: min beside it (tune.mode, or in tune.objectives)"
+                )
+
+    def _lower_is_better(self, name: str, head: AnyHead) -> frozenset[str]:
+        try:
+            vocabulary = open_split(self.config.data.val.uris[0]).vocabulary
+        except FileNotFoundError:  # the first trial says it
+            return frozenset()
+        if head.annotation not in vocabulary.classes:
+            return frozenset()
+        return head_metric(head, vocabulary).lower_is_better
+
     def _check_same(self) -> None:
         uri = storage.join(self.uri, "search.yaml")
+        if not storage.exists(uri):
+            self._check_modes()
         if storage.write_new(uri, to_yaml(self.config).encode()):
             return
         before = parse_experiment(storage.read(uri).decode(), uri)

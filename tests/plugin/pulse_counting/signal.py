@@ -82,7 +82,7 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
         )
         return image
 
-    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
+    def show_arrays(self, arrays: InputArrays) -> NDArray[np.uint8]:
         return self.show(arrays["signal"][0])
 
     def generate(self, rng: np.random.Generator) -> tuple[bytes, NDArray[np.float32]]:
