@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains 
 
 RESULT = "result"
 """The key under which a trial reports its ``TrialResult`` to Ray Tune, as JSON."""
-COSTS = ("latency_ms", "flops", "parameters")
 
 
 class Train(Protocol):
