@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=get_args(CurveAxis),
         help="by default epochs if all keys are of evaluations, else steps",
     )
+    _add_figure_options(parser)
+    return parser
+
+
+def _add_figure_options(parser: argparse.ArgumentParser) -> None:
+    """How the logs become curves, and what they look like."""
     parser.add_argument(
         "--smooth",
         type=float,
@@ -87,7 +93,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="B",
         help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened",
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         default="benchmark",
         help="the corruptions of mPC (default %(default)s)",
     )
+    _add_measurement_options(parser)
+    return parser
+
+
+def _add_measurement_options(parser: argparse.ArgumentParser) -> None:
+    """How the cells are measured."""
     parser.add_argument(
         "--images", metavar="DIR", help="folder of the images of a COCO annotation file"
     )
@@ -92,7 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -184,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", metavar="FILE", help="of a whole detector: what was used, as JSON"
     )
+    _add_old_file_options(parser)
+    return parser
+
+
+def _add_old_file_options(parser: argparse.ArgumentParser) -> None:
+    """What a file does not say itself, and how exactly it is followed."""
     parser.add_argument(
         "--num-classes",
         type=int,
@@ -220,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"
     )
-    return parser
 
 
 if __name__ == "__main__":

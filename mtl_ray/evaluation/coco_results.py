@@ -89,6 +89,14 @@ def category_ids_of(
     return [known[name] if name in known else next(unused) for name in names]
 
 
+def categories_of(predicted: Vocabulary, data: Vocabulary) -> dict[Annotation, dict[str, int]]:
+    """The category number in ``data`` of each class that is predicted, by kind of annotation."""
+    return {
+        kind: dict(zip(names, category_ids_of(names, data, kind), strict=True))
+        for kind, names in predicted.classes.items()
+    }
+
+
 def read_coco_results(
     uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]
 ) -> StoredPredictions:

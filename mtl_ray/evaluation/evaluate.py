@@ -12,7 +12,7 @@ import pyarrow as pa
 from mtl_ray import storage
 from mtl_ray.evaluation.coco_results import (
     NOTHING,
-    category_ids_of,
+    categories_of,
     read_coco_results,
     write_coco_results,
 )
@@ -86,7 +86,7 @@ class EvaluationPart:
         table: the predictions (``predictions_file.to_table``), mapped from a deleted temporary
             file, not in memory.
         heads, vocabulary, plugins: of the predictor.
-        categories: by kind of annotation, the COCO category number of each class in the data.
+        categories: by kind of annotation and class, its COCO category number in the data.
         measured: number of samples, and the invalid ones.
         notes: remarks for the reader of the metrics.
     """
@@ -96,7 +96,7 @@ class EvaluationPart:
     heads: Mapping[str, Any]
     plugins: tuple[str, ...]
     vocabulary: Vocabulary
-    categories: Mapping[Annotation, list[int]]
+    categories: Mapping[Annotation, Mapping[str, int]]
     measured: MeasuredSamples
     notes: list[str]
 
@@ -127,19 +127,7 @@ def measure_rows(
     """
     data = open_data(request.data, request.images)
     stop = len(data) if stop is None else stop
-    target: StoredPredictions | Predictor
-    if request.stored:
-        if request.tta is not None:
-            raise ValueError(f"{request.target} holds predictions; leave out --tta")
-        target = open_stored(request.target, data)
-    else:
-        target = open_with_tta(
-            request.target,
-            request.tta,
-            threads=request.threads,
-            api_key=request.api_key,
-            engine=request.engine,
-        )
+    target = _open_target(request, data)
     convert, unknown = class_converter(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary, class_agnostic=request.class_agnostic)
     if start == 0 and isinstance(data, SplitData) and not request.stored:
@@ -174,12 +162,24 @@ def measure_rows(
         heads=target.heads,
         plugins=target.plugins,
         vocabulary=target.vocabulary,
-        categories={
-            kind: category_ids_of(names, data.vocabulary, kind)
-            for kind, names in target.vocabulary.classes.items()
-        },
+        categories=categories_of(target.vocabulary, data.vocabulary),
         measured=measured,
         notes=_notes(target, unknown, metrics, class_agnostic=request.class_agnostic),
+    )
+
+
+def _open_target(request: EvaluationRequest, data: EvaluationData) -> StoredPredictions | Predictor:
+    """Stored predictions, or what predicts."""
+    if request.stored:
+        if request.tta is not None:
+            raise ValueError(f"{request.target} holds predictions; leave out --tta")
+        return open_stored(request.target, data)
+    return open_with_tta(
+        request.target,
+        request.tta,
+        threads=request.threads,
+        api_key=request.api_key,
+        engine=request.engine,
     )
 
 
@@ -239,11 +239,8 @@ def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task.to_coco is not None:
-            kind = head.annotation
-            classes = part.vocabulary.classes[kind]
-            categories = dict(zip(classes, part.categories[kind], strict=True))
-            own = head_vocabulary(head, part.vocabulary).classes[kind]
-            of_head = [categories[each] for each in own]
+            own = head_vocabulary(head, part.vocabulary).classes[head.annotation]
+            of_head = [part.categories[head.annotation][each] for each in own]
             write_coco_results(
                 storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head
             )

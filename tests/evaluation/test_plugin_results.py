@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mtl_ray.evaluation.coco_results import categories_of
 from mtl_ray.evaluation.evaluate import EvaluationPart, write_results
 from mtl_ray.evaluation.measure import MeasuredSamples
 from mtl_ray.evaluation.predictions_file import to_table
 from mtl_ray.evaluation.report import report
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.task import KnownHead, PlainTask
+
+VOCABULARY = Vocabulary(classes={"instances": ("a",), "spots": ("x", "y", "z")})
 
 
 class SpotTask(PlainTask):
@@ -42,7 +46,7 @@ class SpotTask(PlainTask):
 
 @pytest.mark.parametrize("sure", [0.5, np.nan])
 def test_a_head_of_a_plugin_has_the_categories_of_its_own_kind(tmp_path: Path, sure: float) -> None:
-    classes = {"instances": ("a",), "spots": ("x", "y", "z")}
+    data = replace(VOCABULARY, category_ids={"spots": (10, 20, 30)})
     head = KnownHead(
         type="spot", task=SpotTask(), annotation="spots", exclusive=False, classes=("z", "x")
     )
@@ -52,8 +56,8 @@ def test_a_head_of_a_plugin_has_the_categories_of_its_own_kind(tmp_path: Path, s
         table=to_table(samples, [{"spots": SimpleNamespace(spot=0, sure=sure)}], {"spots": head}),
         heads={"spots": head},
         plugins=(),
-        vocabulary=Vocabulary(classes=classes),
-        categories={"instances": [1], "spots": [10, 20, 30]},
+        vocabulary=VOCABULARY,
+        categories=categories_of(VOCABULARY, data),
         measured=MeasuredSamples(),
         notes=[],
     )
