@@ -200,7 +200,12 @@ class _Training:
         return stopped
 
     def _evaluate(self, step: int) -> Mapping[str, float | None]:
-        """Measures the heads on the validation split, and the mean of what the method watches."""
+        """Measures the heads on the validation split, and the mean of what the method watches.
+
+        Raises:
+            ValueError: if ``runtime.best`` names no figure of it: there would be no best
+                checkpoint.
+        """
         since = time.perf_counter()
         found, show = self._watched_mean(), partial(EvaluationFigures, (), {})
         model = self.learner.evaluated
@@ -208,6 +213,8 @@ class _Training:
             measured, result = self.validation.measure(model)
             found |= measured
             show = partial(self.validation.draw, result)
+        if (best := self.config.runtime.best) is not None and self.best.name not in found:
+            raise ValueError(f"runtime.best={best} is not measured; there is {', '.join(found)}")
         metrics = {name: value if math.isfinite(value) else None for name, value in found.items()}
         seconds = time.perf_counter() - since
         if self.reporter is not None:

@@ -244,6 +244,7 @@ def test_a_config_without_heads_needs_a_method_that_does_without(
     [
         ("lables/top1", "'lables' is no head that is measured"),
         ("training/loss", "'training' is no"),
+        ("labels/nope", "best=labels/nope is not measured; there is .*labels/top1"),
     ],
 )
 def test_a_best_metric_that_is_not_measured_is_refused(
