@@ -154,9 +154,10 @@ def _default(field: "dataclasses.Field[Any]", plugins: tuple[str, ...]) -> Any:
     """
     given = field.default
     factory = given.default_factory if isinstance(given, FieldInfo) else field.default_factory
-    if dataclasses.is_dataclass(factory):
+    grown = cast(Any, _extended(factory, plugins) if dataclasses.is_dataclass(factory) else factory)
+    if grown is not factory:
         description = given.description if isinstance(given, FieldInfo) else None
-        return Field(default_factory=_extended(factory, plugins), description=description)
+        return Field(default_factory=grown, description=description)
     if given is dataclasses.MISSING and factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=cast(Any, factory))
     return given

@@ -9,6 +9,7 @@ import pytest
 
 from mtl_ray.config.document import parse
 from mtl_ray.config.tree import merge
+from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import experiment_type, read_experiment
 from mtl_ray.layout import annotation_kinds
 from mtl_ray.plugin import installed_plugins, load_plugins
@@ -160,6 +161,9 @@ def test_a_section_that_is_left_out_may_be_changed(folder: Path) -> None:
     config = read_experiment(merge(plain, parse("plugins: [with_engine]", "a.yaml")))
     assert replace(config, runtime=replace(config.runtime, name="b")).export == config.export
     assert pickle.loads(pickle.dumps(config)) == config
+    assert "onnxruntime" not in to_yaml(config), (
+        "the default engine is left out, as without plugins"
+    )
 
 
 def test_an_installed_package_that_does_not_load(folder: Path) -> None:

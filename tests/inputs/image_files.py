@@ -17,7 +17,7 @@ MODES = {
     "BMP": "L RGB P 1",
     "DIB": "RGB",
     "WEBP": "RGB RGBA",
-    "TIFF": "L RGB RGBA CMYK 1 P I;16 F LAB YCbCr",
+    "TIFF": "L RGB RGBA CMYK 1 P I;16 LAB YCbCr",
     "GIF": "L P 1",
     "PPM": "L RGB 1 I;16",
     "JPEG2000": "L RGB RGBA",
