@@ -34,6 +34,10 @@ samples of the training split.
 """
 
 
+_MOST_NAMES = 50
+"""Most names of nodes in a message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Samples from which an engine takes the range of each tensor, for int8.
@@ -51,6 +55,20 @@ class Calibration:
     def excluded(self, name: str) -> bool:
         """Whether a node stays fp32."""
         return any(re.search(pattern, name) for pattern in self.exclude)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises an EngineError if one of ``exclude`` matches no node.
+
+        Args:
+            names: of the convolutions and matrix products that would become int8.
+        """
+        shown = ", ".join((*names[:_MOST_NAMES], *["..."] * (len(names) > _MOST_NAMES)))
+        for pattern in self.exclude:
+            if not any(re.search(pattern, name) for name in names):
+                raise EngineError(
+                    f"export.calibration.exclude: {pattern!r} matches none of the nodes that would "
+                    f"become int8: {shown}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

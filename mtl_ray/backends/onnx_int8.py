@@ -76,7 +76,10 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
         with errors_only(logging.getLogger()):  # onnxruntime's tools warn there
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             model = onnx.load(str(prepared))
-            chosen = [name for name in _chosen(model.graph) if not calibration.excluded(name)]
+            candidates = list(_chosen(model.graph))
+            products = {node.name for node in model.graph.node if node.op_type in COMPUTING}
+            calibration.check([name for name in candidates if name in products])
+            chosen = [name for name in candidates if not calibration.excluded(name)]
             if not chosen:
                 raise EngineError("every node is excluded from int8 (export.calibration.exclude)")
             quantize_static(

@@ -132,6 +132,13 @@ def _quantised(model: Any, calibration: Calibration) -> Any:
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     kept = _after_computing(model) | _encoding(model)
+    calibration.check(
+        [
+            node.get_friendly_name()
+            for node in model.get_ordered_ops()
+            if node.get_type_name() in _PRODUCTS and node.get_friendly_name() not in kept
+        ]
+    )
     ignored = [
         node.get_friendly_name()
         for node in model.get_ordered_ops()

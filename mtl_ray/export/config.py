@@ -2,9 +2,10 @@
 torch.
 """
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.backends.config import EngineConfig
@@ -20,7 +21,19 @@ class CalibrationConfig:
     """Samples, chosen by the seed."""
     seed: int = 0
     exclude: tuple[str, ...] = ()
-    """Regular expressions; nodes of the graph with such a name stay fp32."""
+    """Regular expressions; nodes of the graph with such a name stay fp32. One that matches none of
+    the convolutions and matrix products is refused with their names.
+    """
+
+    @field_validator("exclude")
+    @classmethod
+    def _expressions(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return patterns
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -25,7 +25,7 @@ from mtl_ray.backends.config import EngineConfig, engine_name, engine_overrides
 from mtl_ray.backends.onnx_int8 import activation_type
 from mtl_ray.backends.openvino import OpenVinoEngine
 from mtl_ray.export.bundle import export
-from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.config import CalibrationConfig, ExportConfig
 from mtl_ray.export.engines import BuiltEngine, EngineRequest, build_engine, requests_of
 from mtl_ray.export.graph import ExportGraph, TorchGraph
 from mtl_ray.export.parity import parity_table
@@ -274,6 +274,22 @@ def test_nodes_can_stay_exact(
     assert counts[0] > counts[1] > 0
     config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("",)))
     assert "every node is excluded" in str(build_engine(replace(request, config=config)).failure)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_pattern_that_matches_no_node_is_refused_with_the_names(
+    name: str, request_of: Callable[[AnyEngine], EngineRequest]
+) -> None:
+    request = request_of(engine(name, precision="int8"))
+    config = replace(LOOSE, calibration=replace(LOOSE.calibration, exclude=("head.boxes",)))
+    failure = build_engine(replace(request, config=config)).failure
+    assert failure is not None
+    assert "'head.boxes' matches none of the nodes that would become int8: node_" in failure
+
+
+def test_what_is_no_pattern_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(ValidationError, match="is no regular expression: unterminated"):
+        CalibrationConfig(exclude=("[",))
 
 
 def test_unsigned_activations_where_the_processor_is_fast_with_them() -> None:
