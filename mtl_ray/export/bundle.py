@@ -33,7 +33,7 @@ from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import artifact_kind
-from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, statistics_of
+from mtl_ray.inference.statistics import STATISTICS_FILE, statistics_of
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
@@ -202,9 +202,8 @@ def _statistics_json(
     bundle: BundlePredictor, samples: Iterable[DecodedSample], batch: int
 ) -> bytes:
     """The statistics of some samples, of which one batch is in memory at a time."""
-    found, raws = Statistics(), (raw for _, raw in samples)
-    while some := list(islice(raws, batch)):
-        found.merge(statistics_of(bundle, some))
+    raws = (raw for _, raw in samples)
+    found = statistics_of(bundle, iter(lambda: list(islice(raws, batch)), []))
     return json.dumps(found.to_json()).encode()
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -41,10 +41,13 @@ class Histogram:
     Attributes:
         edges: N + 1 of them, rising.
         counts: N numbers.
+        dependence: how many values tell as much as one that is drawn by itself; see
+            ``dependence_of``.
     """
 
     edges: tuple[float, ...]
     counts: list[int]
+    dependence: float = 1.0
 
     @classmethod
     def empty(cls, edges: Sequence[float]) -> Self:
@@ -71,14 +74,18 @@ class Histogram:
     def distance(self, other: "Histogram") -> dict[str, Any] | None:
         """The test of Kolmogorov and Smirnov on the bins: the largest difference of the two
         cumulative distributions, and the distance that chance exceeds in one of a hundred cases
-        (https://doi.org/10.1214/aoms/1177730256). None without values or with other edges.
+        (https://doi.org/10.1214/aoms/1177730256). Values that depend on each other count less.
+        None without values or with other edges.
+
+        Args:
+            other: the baseline, whose ``dependence`` holds for both.
         """
         n, m = self.total, other.total
         if not n or not m or self.edges != other.edges:
             return None
         apart = np.cumsum(self.counts) / n - np.cumsum(other.counts) / m
         distance = float(np.abs(apart).max())
-        critical = math.sqrt(-math.log(ALPHA / 2) / 2 * (n + m) / (n * m))
+        critical = math.sqrt(-math.log(ALPHA / 2) / 2 * (n + m) / (n * m) * other.dependence)
         return {
             "distance": round(distance, 4),
             "by_chance": round(min(critical, 1.0), 4),
@@ -169,7 +176,11 @@ class LiveStatistics:
 
 def _plain(histograms: Mapping[str, Histogram]) -> dict[str, Any]:
     return {
-        name: {"edges": list(each.edges), "counts": list(each.counts)}
+        name: {
+            "edges": list(each.edges),
+            "counts": list(each.counts),
+            **({"dependence": each.dependence} if each.dependence > 1 else {}),
+        }
         for name, each in histograms.items()
     }
 
@@ -195,14 +206,47 @@ def _histograms(values: Mapping[str, Any]) -> dict[str, Histogram]:
     found = {}
     for name, each in values.items():
         edges, counts = tuple(map(float, each["edges"])), list(map(int, each["counts"]))
+        dependence = float(each.get("dependence", 1))
         if len(edges) != len(counts) + 1 or not 1 <= len(counts) <= MAX_BINS or min(counts) < 0:
             raise ValueError(f"the histogram {name!r} has {len(edges)} edges")
-        found[str(name)] = Histogram(edges=edges, counts=counts)
+        if not 1 <= dependence < math.inf:
+            raise ValueError(f"the histogram {name!r} has a dependence of {dependence}")
+        found[str(name)] = Histogram(edges=edges, counts=counts, dependence=dependence)
     return found
 
 
-def statistics_of(predictor: Predictor, raws: Sequence[Any]) -> Statistics:
-    """The statistics of a model on some data."""
-    found = Statistics()
-    found.update(predictor.canvas, raws, predictor.predict(raws))
+def statistics_of(predictor: Predictor, batches: Iterable[Sequence[Any]]) -> Statistics:
+    """The statistics of a model on some data, as a baseline: with the dependence of the scores.
+
+    Args:
+        predictor: the model.
+        batches: data that is predicted at once.
+    """
+    found, of_each = Statistics(), list[Statistics]()
+    for raws in batches:
+        for raw, prediction in zip(raws, predictor.predict(raws), strict=True):
+            of_each.append(Statistics())
+            of_each[-1].update(predictor.canvas, [raw], [prediction])
+            found.merge(of_each[-1])
+    for head, histogram in found.scores.items():
+        rows = [each.scores[head].counts for each in of_each if head in each.scores]
+        histogram.dependence = dependence_of(np.array(rows))
     return found
+
+
+def dependence_of(counts: NDArray[np.int64]) -> float:
+    """How many scores tell as much as one that is drawn by itself: the scores of one sample are
+    alike, such as those of the boxes of a sharp image.
+
+    It is the design effect of samples in clusters (Kish, Survey Sampling, 1965): the variance of
+    the shares below each edge between samples, over that of scores drawn one by one. 1 at least.
+
+    Args:
+        counts: of each bin by sample, (samples, bins).
+    """
+    below = np.cumsum(counts, axis=1, dtype=np.float64)
+    total = below[:, -1].sum()
+    share = below.sum(axis=0) / max(total, 1)
+    apart = below - below[:, -1:] * share
+    alone = float((share * (1 - share)).sum() * total)
+    return max(1.0, round(float((apart**2).sum()) / alone, 3)) if alone > 0 else 1.0

@@ -11,9 +11,11 @@ import pytest
 from mtl_ray.artifact import open_artifact, publish
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.statistics import (
+    SCORE_EDGES,
     STATISTICS_FILE,
     Histogram,
     Statistics,
+    dependence_of,
     read_statistics,
     statistics_of,
 )
@@ -32,7 +34,7 @@ def bundle_with_statistics(tmp_path: Path) -> str:
     """A bundle whose validation images were dark."""
     rng = np.random.default_rng(0)
     plain = make_bundle(tmp_path / "plain", "boxes", "semantic", "labels")
-    counted = statistics_of(BundlePredictor(plain), [noise(rng, 60) for _ in range(40)])
+    counted = statistics_of(BundlePredictor(plain), [[noise(rng, 60) for _ in range(40)]])
     artifact = open_artifact(plain, kind="bundle")
     files = {name: artifact.read(name) for name in artifact.names}
     files[STATISTICS_FILE] = json.dumps(counted.to_json()).encode()
@@ -54,6 +56,48 @@ def test_other_light_is_drift_and_the_same_light_is_not(bundle_with_statistics: 
         assert answer["comparison"]["scores"]["boxes"]["drift"] is False
         assert "semantic" not in answer["comparison"]["scores"]
         app.close()
+
+
+def test_scores_that_are_alike_within_a_sample_are_no_drift() -> None:
+    """Each sample has twenty scores about a value of its own."""
+    rng = np.random.default_rng(0)
+
+    def sampled(count: int) -> list[list[int]]:
+        found = []
+        for centre in rng.uniform(0.2, 0.8, count):
+            one = Histogram.empty(SCORE_EDGES)
+            one.add(rng.normal(centre, 0.1, 20).clip(0, 0.99))
+            found.append(one.counts)
+        return found
+
+    def alarms(baseline: Histogram) -> int:
+        drawn = (np.sum(sampled(20), axis=0).tolist() for _ in range(300))
+        found = [Histogram(edges=SCORE_EDGES, counts=each).distance(baseline) for each in drawn]
+        return sum(bool(each and each["drift"]) for each in found)
+
+    rows = np.array(sampled(200))
+    counts = rows.sum(axis=0).tolist()
+    factor = dependence_of(rows)
+    assert alarms(Histogram(edges=SCORE_EDGES, counts=counts, dependence=factor)) <= 6
+    assert alarms(Histogram(edges=SCORE_EDGES, counts=counts)) > 100, "the test can tell"
+    other = Histogram(edges=SCORE_EDGES, counts=np.roll(counts, 4).tolist())
+    apart = other.distance(Histogram(edges=SCORE_EDGES, counts=counts, dependence=factor))
+    assert apart is not None
+    assert apart["drift"]
+
+
+def test_the_dependence_of_scores() -> None:
+    same = np.zeros((50, 20), np.int64)
+    same[np.arange(50), np.arange(50) % 20] = 7
+    assert dependence_of(same) == 7, "seven equal scores tell as much as one"
+    assert dependence_of(same // 7) == 1
+    assert dependence_of(np.zeros((3, 20), np.int64)) == 1
+    histogram = Histogram(edges=(0.0, 1.0), counts=[3], dependence=2.5)
+    stored = Statistics(samples=1, scores={"a": histogram}).to_json()
+    assert read_statistics(stored).scores["a"].dependence == 2.5
+    stored["scores"]["a"]["dependence"] = float("nan")
+    with pytest.raises(ValueError, match="has a dependence of nan"):
+        read_statistics(stored)
 
 
 def test_a_bundle_without_statistics_and_a_model_that_is_not_there(
