@@ -40,9 +40,11 @@ class MeasuredSamples:
         samples: number of measured samples.
         invalid: key and reason of each invalid sample: it has no input, the input does not decode,
             or an annotation is damaged or does not fit it.
+        largest: most samples that were given to the predictor at once.
     """
 
     samples: int = 0
+    largest: int = 0
     invalid: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -70,6 +72,7 @@ def measure(
         samples, predictor.canvas.input, kinds_of(predictor.heads), max_pixels, batch
     ):
         valid = [each for each in group if each.reason is None]
+        measured.largest = max(measured.largest, len(valid))
         measured.invalid += [
             (each.sample.key, each.reason) for each in group if each.reason is not None
         ]

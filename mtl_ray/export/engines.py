@@ -211,14 +211,14 @@ def compare_loss(
     """The loss of the main metric of each head by an engine of less precision, on what ``read``
     gives.
     """
-    results, counts = [], []
+    results, measured = [], []
     for predictor in (reference, bundle):
         metrics = head_metrics(predictor.heads, predictor.vocabulary)
         samples = islice(read(), config.metric_samples)
-        counts.append(measure(predictor, samples, metrics).samples)
+        measured.append(measure(predictor, samples, metrics))
         results.append(metrics)
-    parity = Parity(layout=config.layout, samples=min(counts), canvases=[bundle.canvas])
-    parity.batches = (min(bundle.batch, parity.samples),)
+    parity = Parity(layout=config.layout, samples=measured[1].samples, canvases=[bundle.canvas])
+    parity.batches = (min(bundle.batch, measured[1].largest),)
     for head, ours in results[0].items():
         theirs = results[1][head]
         first, second = (float(each.result()[ours.main]) for each in (ours, theirs))

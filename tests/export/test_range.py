@@ -12,6 +12,7 @@ from mtl_ray.artifact import publish
 from mtl_ray.backends.onnxruntime import OnnxRuntimeEngine
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.engines import compare_loss
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import HeadArrays
@@ -76,6 +77,18 @@ def test_an_engine_of_less_precision_has_the_range_that_ran(bundle: Path) -> Non
     assert ranges[INT8]["batches"] == [5]
     assert len(ranges["onnxruntime"]["canvases"]) > 1
     assert ranges["onnxruntime"]["batches"] == [1, 3, 8]
+
+
+def test_invalid_samples_make_the_batches_smaller_that_run(bundle: Path) -> None:
+    """Of each sixteen samples, which are read at once, three are valid."""
+    reference = open_checkpoint(str(bundle.parent / "checkpoint"))
+    good = make_samples(reference)[0]
+    bad = replace(good, inputs={"image": replace(good.inputs["image"], data=b"damaged")})
+    samples = [good if number % 16 < 3 else bad for number in range(48)]
+    engine = BundlePredictor(str(bundle), threads=1, engine=INT8)
+    parity = compare_loss(reference, engine, lambda: samples, ExportConfig(max_metric_drop=0.9))
+    assert parity.samples == 9
+    assert parity.batches == (3,)
 
 
 def test_int8_refuses_other_sizes(bundle: Path) -> None:
