@@ -17,7 +17,7 @@ from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
 from mtl_ray.export.verify import check_samples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
+from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint, usable_device
 from mtl_ray.inference.places import find_data
 from mtl_ray.inference.predictor import (
     HeadArrays,
@@ -94,7 +94,7 @@ def open_subject(
         if engine is not None:
             yield _bundle(target, threads, engine)
         else:
-            yield _open(target, device or default_device(), threads, classes, api_key)
+            yield _open(target, usable_device(device), threads, classes, api_key)
     finally:
         torch.set_num_threads(before)
 

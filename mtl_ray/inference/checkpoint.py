@@ -116,3 +116,19 @@ def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> st
 def default_device() -> str:
     """A GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(name: str | None) -> str:
+    """A device of torch by its name; None for the default.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    if name is None:
+        return default_device()
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the second without CUDA in torch
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"torch cannot use the device {name!r} here: {reason}") from error
+    return name

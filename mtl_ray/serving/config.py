@@ -194,6 +194,8 @@ class ServeConfig:
             raise ValueError(f"a model and a pipeline are called {min(both)!r}")
         if self.api_key_env is not None and self.api_keys_env is not None:
             raise ValueError("give api_key_env or api_keys_env, not both")
+        if self.grpc_port == self.port:
+            raise ValueError(f"port and grpc_port are both {self.port}")
         if self.grpc_port is not None and self.autoscale is not None and self.autoscale.min == 0:
             raise ValueError(
                 "autoscale.min is 0, but no replica would listen on grpc_port then, so no call "

@@ -224,6 +224,13 @@ def test_engines_and_targets_side_by_side(
         job.main([one, "--task", "loader", "--concurrency", "2"])
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "mps:x", "gpu"])
+def test_a_device_that_is_not_there_is_one_sentence(checkpoint: str, device: str) -> None:
+    with pytest.raises(ValueError, match=f"torch cannot use the device '{device}' here") as caught:
+        measure_speed(SpeedRequest(target=checkpoint, device=device, iterations=1))
+    assert "\n" not in str(caught.value)
+
+
 def test_short_data_is_gone_through_again(config: str) -> None:
     """Five samples give as many timings as are asked for, for every task; transforms have their
     own times.

@@ -233,6 +233,7 @@ def test_the_config_of_versions(tmp_path: Path) -> None:
         ("models: {m: x}\n  pipelines: {m: {detector: m/a, classifier: m/b}}", "both|are called"),
         ("models: {m: x}\n  pipelines: {p: {detector: m, classifier: m/b}}", "must be MODEL/HEAD"),
         ("models: {m: x}\n  api_keys_env: A\n  api_key_env: B", "not both"),
+        ("models: {m: x}\n  port: 8001\n  grpc_port: 8001", "port and grpc_port are both 8001"),
     ],
 )
 def test_mistakes(text: str, part: str, tmp_path: Path) -> None:
