@@ -16,6 +16,7 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.sources.lidar import nuscenes_tables
 from mtl_ray.sources.lidar.dataset_configs import Lyft, NuScenes
+from mtl_ray.sources.lidar.kitti import NO_IMAGE
 from mtl_ray.sources.lidar.nuscenes import CLASSES, open_nuscenes
 from mtl_ray.sources.lidar.nuscenes_frames import ABSENT
 from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS
@@ -186,6 +187,21 @@ def test_camera_images(tmp_path: Path) -> None:
     samples, _ = read_all(NuScenes(root=str(tmp_path), split="mini_val", camera_images=True))
     encoded, _ = points_of(samples["scene-0103-0"])
     assert encoded.images == (b"\xff\xd8\xff\xd9",) * 6
+
+
+def test_a_frame_without_the_image_of_a_camera_stays(tmp_path: Path) -> None:
+    """As of KITTI: its cloud and its objects are there."""
+    World(tmp_path, frames=1).write()
+    missing = sorted((tmp_path / "samples" / "CAM_BACK").iterdir())
+    for file in missing:
+        file.unlink()
+    config = NuScenes(root=str(tmp_path), split="mini_val", camera_images=True)
+    samples, (item,) = read_all(config)
+    assert item.note
+    assert item.reason.startswith(NO_IMAGE)
+    assert item.file.startswith("samples/CAM_BACK/")
+    encoded, _ = points_of(samples["scene-0103-0"])
+    assert sorted(map(len, encoded.images)) == [0, 4, 4, 4, 4, 4]
 
 
 def test_annotations_without_clouds(tmp_path: Path) -> None:

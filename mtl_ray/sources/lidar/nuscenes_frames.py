@@ -10,10 +10,11 @@ from mtl_ray import storage
 from mtl_ray.inputs.point_cloud import Camera, PointCloud, SensorCalibration, encoded_points
 from mtl_ray.samples import Sample
 from mtl_ray.sources.lidar.clouds import read_cloud
+from mtl_ray.sources.lidar.kitti import NO_IMAGE
 from mtl_ray.sources.lidar.nuscenes_tables import NuscenesAnnotation
 from mtl_ray.sources.lidar.objects import FoundBox, inverse, known_points, rotations, to_boxes_3d
 from mtl_ray.sources.lidar.sweeps import FEATURES, Sweep, with_sweeps
-from mtl_ray.sources.source import Reading, SkippedItem, UnreadableError
+from mtl_ray.sources.source import Reading, SkippedItem
 
 ABSENT = "cloud not there, used as an empty one for its annotations"
 """Note on a key frame."""
@@ -73,7 +74,6 @@ class KeyFrameRules:
 
 def read_key_frame(rules: KeyFrameRules, frame: KeyFrame) -> Reading:
     """The sample of a record."""
-    images = _images(rules, frame)
     calibration = SensorCalibration(
         benchmark=rules.benchmark,
         cameras=tuple(camera for camera, _ in frame.cameras),
@@ -83,6 +83,7 @@ def read_key_frame(rules: KeyFrameRules, frame: KeyFrame) -> Reading:
     )
 
     cloud, items = _cloud(rules, frame, calibration)
+    images = _images(rules, frame, items)
     annotations = {}
     if frame.objects is not None:
         annotations["boxes_3d"], invalid = to_boxes_3d(
@@ -115,15 +116,19 @@ def _cloud(
     return with_sweeps(read(frame.file), frame.sweeps, rules.sweeps, read, calibration)
 
 
-def _images(rules: KeyFrameRules, frame: KeyFrame) -> tuple[bytes, ...]:
+def _images(rules: KeyFrameRules, frame: KeyFrame, items: list[SkippedItem]) -> tuple[bytes, ...]:
+    """The image of each camera; those that cannot be read go to ``items``."""
     if not rules.images or not rules.files:
         return ()
-    try:
-        return tuple(storage.read(storage.join(rules.root, file)) for _, file in frame.cameras)
-    except OSError as error:
-        raise UnreadableError(
-            frame.token, f"an image of a camera cannot be read: {error.strerror or error}"
-        ) from None
+    found = list[bytes]()
+    for _, file in frame.cameras:
+        try:
+            found.append(storage.read(storage.join(rules.root, file)))
+        except OSError as error:
+            reason = f"{NO_IMAGE}: {error.strerror or error}"
+            items.append(SkippedItem(file, "", reason, note=True))
+            found.append(b"")
+    return tuple(found)
 
 
 def _found(
