@@ -117,7 +117,7 @@ class Health:
         """What its samples are, for people."""
         if len(self.clouds.clouds):
             return "clouds"
-        return "pictures" if self.sizes or not self.samples else "samples"
+        return "images" if self.sizes or not self.samples else "samples"
 
     def report(self, kind: str, key: str, text: str = "") -> None:
         """Counts a problem, and lists it unless there are too many of its kind."""

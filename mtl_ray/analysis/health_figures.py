@@ -203,7 +203,7 @@ def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
                 label=name,
             )
     axes.margins(0.15)
-    axes.set(xlabel="width (pixels)", ylabel="height (pixels)", title="Picture sizes")
+    axes.set(xlabel="width (pixels)", ylabel="height (pixels)", title="Image sizes")
     _legend(axes, names)
     return figure
 

@@ -147,13 +147,13 @@ def _problems(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
     for name, health in zip(names, sets, strict=True):
         if not health.samples:
             yield f"{name} has no samples"
-        if health.samples and health.counted["missing picture"] == health.samples:
+        if health.samples and health.counted["missing image"] == health.samples:
             yield (
-                f"{name}: none of its pictures is there, so only annotations were looked at "
+                f"{name}: none of its images is there, so only annotations were looked at "
                 "(--images says where they are)"
             )
         for kind, count in health.counted.most_common():
-            if kind == "missing picture" and count == health.samples:
+            if kind == "missing image" and count == health.samples:
                 continue
             first = next(problem for problem in health.problems if problem.kind == kind)
             example = ", ".join(filter(None, (first.key, first.text)))
@@ -245,9 +245,9 @@ def _facts(health: Health) -> Iterator[str]:
             "(COCO)"
         )
     yield from cloud_facts(health.clouds, health.vocabulary)
-    if health.unit == "pictures":
+    if health.unit == "images":
         (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
-        yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
+        yield f"images of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
     if health.colour[2, 0]:
         mean, std = colour_of(health)
         yield (

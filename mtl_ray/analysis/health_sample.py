@@ -127,13 +127,13 @@ def _cloud(
 def _picture(sample: Sample, row: int, health: Health) -> Identity:
     health.sizes[sample.width, sample.height] += 1
     if not sample.image:
-        health.report("missing picture", sample.key)
+        health.report("missing image", sample.key)
         return Identity(sample.key, row, None, None)
     content = hashlib.blake2b(sample.image, digest_size=16).digest()
     try:
         image = decode_image(sample.image)
     except ValueError as error:
-        health.report("damaged picture", sample.key, str(error))
+        health.report("damaged image", sample.key, str(error))
         return Identity(sample.key, row, content, None)
     height, width = image.shape[:2]
     if (height, width) != (sample.height, sample.width):
@@ -216,7 +216,7 @@ def _faults(
     odd = {
         "box without a finite number": ~finite,
         "empty box": finite & ~whole,
-        "box outside the picture": outside,
+        "box outside the image": outside,
         "box beyond the edge": beyond,
         "box of less than a pixel": whole & (sides < 1).any(axis=1),
         "box of an odd shape": whole & (ratio > LONGEST),

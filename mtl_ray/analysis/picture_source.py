@@ -50,7 +50,7 @@ class PictureSource:
         image = decode_image(data)
         if exact and image.shape[:2] != size:
             raise ValueError(
-                f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its "
+                f"the image {name} has {image.shape[1]} x {image.shape[0]} pixels, its "
                 f"annotations say {size[1]} x {size[0]}"
             )
         return image, True

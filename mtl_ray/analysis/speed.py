@@ -16,6 +16,7 @@ from mtl_ray.analysis.speed_data import TimedStep, loader_steps, sample_steps
 from mtl_ray.analysis.speed_model import Subject, inference_steps, is_bundle, open_subject
 from mtl_ray.analysis.speed_report import PREDICTING, WHOLE, SpeedReport, SpeedTask
 from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.loading.config import DataConfig
 
 
@@ -243,7 +244,7 @@ class _Measurement:
             timings=self._runs.timings(WHOLE),
             memory_mb=_memory_mb()
             | ({"on the GPU at most": subject.device_mb()} if subject and on_gpu else {}),
-            noun="picture" if subject is None else subject.noun,
+            noun=IMAGE.noun if subject is None else subject.noun,
         )
 
 

@@ -56,8 +56,7 @@ class Subject:
     @property
     def noun(self) -> str:
         """A word for one datum."""
-        kind = self.predictor.canvas.input
-        return "picture" if kind == IMAGE else kind.noun
+        return self.predictor.canvas.input.noun
 
     @property
     def on_gpu(self) -> bool:
@@ -184,7 +183,7 @@ def _open(
         return Subject(
             target=target,
             predictor=open_predictor(target, api_key=api_key),
-            about="over HTTP, one request a picture",
+            about="over HTTP, one request an image",
         )
     if artifact_kind(target) == "bundle":
         return _bundle(target, threads, None)

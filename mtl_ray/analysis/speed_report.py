@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.analysis.stopwatch import Timing
+from mtl_ray.inputs.image import IMAGE
 
 SpeedTask = Literal["inference", "loader", "dataset"]
 WHOLE = "total"
@@ -45,7 +46,7 @@ class SpeedReport:
     fps: tuple[float, ...]
     timings: tuple[Timing, ...]
     memory_mb: dict[str, float]
-    noun: str = "picture"
+    noun: str = IMAGE.noun
 
     @property
     def name(self) -> str:

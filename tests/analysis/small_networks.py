@@ -21,7 +21,7 @@ class _Asks(nn.Module):
         self.conv = nn.Conv2d(3, 2, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Twice the work if the picture is dark."""
+        """Twice the work if the image is dark."""
         found = self.conv(image)
         return self.conv(image) + found if image.mean().item() < 0.5 else found
 

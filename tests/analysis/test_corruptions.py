@@ -14,7 +14,7 @@ from mtl_ray.analysis.corruptions import (
     corruption_generator,
 )
 
-# Mean PSNR in dB of severities 1 to 5 upon picture(), each of 8 seeds, by the published functions
+# Mean PSNR in dB of severities 1 to 5 on picture(), each of 8 seeds, by the published functions
 # (imagecorruptions-imaug 1.1.5).
 PUBLISHED = {
     "gaussian_noise": (22.03, 18.63, 15.37, 12.68, 10.38),

@@ -28,7 +28,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def write_coco(folder: Path, names: list[str], boxes: list[tuple[int, int, list[float]]]) -> str:
-    """An annotation file upon pictures that lie beside it; boxes as (image, category, xywh)."""
+    """An annotation file on images that lie beside it; boxes as (image, category, xywh)."""
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "images": [
@@ -57,7 +57,7 @@ def write_coco(folder: Path, names: list[str], boxes: list[tuple[int, int, list[
 
 
 def planted(folder: Path) -> str:
-    """Eight pictures: one is missing, one is damaged, one is smaller than stated; seven odd
+    """Eight images: one is missing, one is damaged, one is smaller than stated; seven odd
     boxes of nine.
     """
     names = [f"{number}.png" for number in range(8)]
@@ -85,22 +85,22 @@ def counted(report: HealthReport, place: int = 0) -> dict[str, int]:
 
 
 def test_every_planted_fault_is_found(tmp_path: Path) -> None:
-    """Once each, with the picture and the annotation."""
+    """Once each, with the image and the annotation."""
     report, _ = check_health([planted(tmp_path)])
     assert counted(report) == {
-        "missing picture": 1,
-        "damaged picture": 1,
+        "missing image": 1,
+        "damaged image": 1,
         "other size than stated": 1,
         "same box twice": 1,
         "empty box": 1,
-        "box outside the picture": 1,
+        "box outside the image": 1,
         "box beyond the edge": 1,
         "box of less than a pixel": 1,
         "box of an odd shape": 1,
         "box without a finite number": 1,
     }
     named = {problem.kind: problem for problem in report.sets[0].problems}
-    assert named["missing picture"].key == "0.png"
+    assert named["missing image"].key == "0.png"
     assert named["empty box"].key == "5.png"
     assert named["empty box"].text == "annotation 4, x1 y1 x2 y2 = 5 5 5 15 in 60 x 40"
     assert any(
@@ -144,7 +144,7 @@ def test_names_in_figures_stay_apart_and_counts_are_whole(tmp_path: Path) -> Non
 
 
 def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
-    """The same file under another name, and the same picture in another encoding, within a set
+    """The same file under another name, and the same image in another encoding, within a set
     and across.
     """
     one, two = tmp_path / "train", tmp_path / "val"
@@ -171,7 +171,7 @@ def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
         ("3.png", "renamed.png", "same file"),
         ("7.png", "seven.jpg", "looks alike"),
     }
-    assert report.findings[0].startswith("1 pictures of val/boxes.json")
+    assert report.findings[0].startswith("1 images of val/boxes.json")
     found = {place: sets[place].sample(row) for place, row in ((0, 3), (1, 1))}
     assert all(each is not None and each.image for each in found.values())
 

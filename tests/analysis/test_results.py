@@ -1,4 +1,4 @@
-"""The best and the worst images: a table of all, pictures of the right ones, the same with Ray
+"""The best and the worst images: a table of all, images of the right ones, the same with Ray
 and without.
 """
 
@@ -79,11 +79,11 @@ def test_pictures_of_an_earlier_analysis_do_not_stay_among_those_of_the_next(
     out = tmp_path / "out"
     main([predictions, "--data", data, "--out", str(out), "--topk", "3"])
     before = names(out, "good")
-    (out / "good" / "a picture of mine.jpg").touch()
+    (out / "good" / "an image of mine.jpg").touch()
     main([predictions, "--data", data, "--out", str(out), "--topk", "1"])
     assert len(before) == 3
     assert len(names(out, "good")) == 2
-    assert "a picture of mine.jpg" in names(out, "good")
+    assert "an image of mine.jpg" in names(out, "good")
     assert len(names(out, "bad")) == 1
 
 

@@ -150,7 +150,7 @@ def test_inference_report(checkpoint: str) -> None:
     assert found.fps == pytest.approx((2 * 4 / (4 * 0.015),) * 3)
     assert found.memory_mb["at most"] > 0
     assert "generated images" in found.about
-    assert "FPS: 133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
+    assert "FPS: 133.3 images a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
 
 
 def test_several_threads(checkpoint: str) -> None:
@@ -261,7 +261,7 @@ def test_short_data_is_gone_through_again(config: str) -> None:
 
 
 def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A config is timed with random weights on the pictures of its split; figures as text and
+    """A config is timed with random weights on the images of its split; figures as text and
     JSON.
     """
     assert (
@@ -280,7 +280,7 @@ def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         )
         == 0
     )
-    assert "random weights, batch 1, 5 pictures" in capsys.readouterr().out
+    assert "random weights, batch 1, 5 images" in capsys.readouterr().out
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["fps_mean"] == pytest.approx(found["fps"][0])
     assert found["timings"][-1]["name"] == "total"
