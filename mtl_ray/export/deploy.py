@@ -74,6 +74,9 @@ def deploy(job: DeployJob) -> Deployed:
         ValueError, FileNotFoundError: if the deploy config asks for what there is not here, or the
             model is none of ours; the message has the command that does it.
     """
+    device = job.device.partition(":")[0]
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"--device is {job.device!r}; it must be cpu or cuda")
     request = read_deploy_config(job.deploy_config)
     _check_model(job)
     predictor = open_checkpoint(checkpoint_of(job.checkpoint))
@@ -81,7 +84,7 @@ def deploy(job: DeployJob) -> Deployed:
     images = [_read(image, predictor.canvas) for image in job.images]
     # ONNX Runtime holds every graph; another engine is beside it, in the form that it can hold
     overrides = [*engine_overrides(["onnxruntime", request.engine]), *request.overrides()]
-    if job.device.partition(":")[0] == "cuda":
+    if device == "cuda":
         overrides.append("export.engine.device=cuda")
     if job.dump_info:
         overrides.append("export.dump_info=true")

@@ -154,3 +154,5 @@ def test_sizes_and_foreign_models_are_refused_with_what_to_do(
     (configs / "pplnn.py").write_text("_base_ = './dynamic.py'\nbackend_config=dict(type='pplnn')")
     with pytest.raises(ValueError, match="engine pplnn is not available"):
         main([str(configs / "pplnn.py"), run, run, _image(tmp_path)])
+    with pytest.raises(ValueError, match="--device is 'tpu'; it must be cpu or cuda"):
+        main([dynamic, run, run, image, "--device", "tpu"])
