@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="boxes, k-means and differential evolution by MMDetection's documented rules",
     )
+    _add_search_options(parser)
+    return parser
+
+
+def _add_search_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the head, the search and the output."""
     parser.add_argument(
         "--head",
         default="boxes",
@@ -131,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, help="trials of Optuna at a time (default %(default)s)"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI")
-    return parser
 
 
 if __name__ == "__main__":

@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         "REPOSITORY/MODEL of Triton Inference Server (config.pbtxt, and the bundle as the next "
         "version)",
     )
+    _add_engine_options(parser)
+    return parser
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the engines, and changes to the config."""
     parser.add_argument(
         "--engine",
         nargs="+",
@@ -78,7 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="section.key=value",
         help="changes to the run's config, in YAML",
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

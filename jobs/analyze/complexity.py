@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="round height and width up to multiples of this",
     )
+    _add_network_options(parser)
+    return parser
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    """The options of what is counted, and how it is shown."""
     parser.add_argument(
         "--classes",
         type=int,
@@ -86,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures of all modules there (path or URI)"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"{text} (default %(default)s)",
         )
+    _add_data_options(parser)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options of data, device and outputs."""
     parser.add_argument(
         "--data",
         help="split (for inference also a COCO annotation file); by default that of the config, or "
@@ -89,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="draw phases, percentiles and throughput there (path or URI; also .svg, .pdf)",
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
