@@ -144,9 +144,13 @@ def _plain(
     masks = ground_truth_masks(paired.images) if kind == "segm" else None
     truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
     rules = CocoRules(thresholds=(0.75, 0.5, 0.1), areas=areas)
-    return accumulate(
-        hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind), rules
-    ).precision[..., 0]
+    return accumulate(_evaluator(truth, paired, kind), rules).precision[..., 0]
+
+
+def _evaluator(truth: hotcoco.COCO, paired: Paired, kind: Likeness) -> hotcoco.COCOeval:
+    """Areas of masks are those of their boxes, as in the analysis of MMDetection."""
+    detections = coco_detections(truth, paired.images, kind, box_areas=True)
+    return hotcoco.COCOeval(truth, detections, kind)
 
 
 def _forgiven(
@@ -175,7 +179,7 @@ def _forgiven(
         len(paired.names),
         [masks[i] for i in place[order]] if kind == "segm" else None,
     )
-    evaluator = hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind)
+    evaluator = _evaluator(truth, paired, kind)
     evaluator.params.cat_ids = [label + 1 for label in classes]
     return accumulate(evaluator, CocoRules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
 

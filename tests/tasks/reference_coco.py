@@ -80,7 +80,7 @@ def _found(kind: str, number: int, image: ScoredImage) -> list[dict[str, Any]]:
             "category_id": int(found.classes[n]) + 1,
             "score": float(found.scores[n]),
         }
-        if kind in ("bbox", "segm") and not np.isnan(found.boxes_xyxy[n]).any():
+        if kind == "bbox" and not np.isnan(found.boxes_xyxy[n]).any():
             entry["bbox"] = _xywh(found.boxes_xyxy[n])
         if kind == "segm":
             assert found.masks is not None

@@ -176,11 +176,19 @@ def ground_truth_masks(images: Sequence[ScoredImage]) -> list[bytes]:
 
 
 def coco_detections(
-    gt: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind
+    gt: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind, *, box_areas: bool = False
 ) -> hotcoco.COCO:
-    """The detections of the images as COCO results: boxes or masks."""
+    """The detections of the images as COCO results: boxes or masks.
+
+    Args:
+        gt: of ``coco_ground_truth``.
+        images: with the detections.
+        kind: bbox or segm.
+        box_areas: the area of a mask is that of its box, as pycocotools has it for a results file
+            with both. MMDetection and Detectron2 leave the boxes out for their metric.
+    """
     if kind == "segm":
-        return gt.load_res(_masks(images))
+        return gt.load_res(_masks(images, box_areas=box_areas))
     predicted: DetectionColumns = detection_columns(images)
     return gt.load_res(
         np.column_stack(
@@ -244,10 +252,8 @@ def _box_mask(image: ScoredImage, box_xyxy: Sequence[float]) -> bytes:
     return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], image.height, image.width)
 
 
-def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
-    """Masks as in a COCO results file; if there are boxes, they define the area of a mask as
-    there.
-    """
+def _masks(images: Sequence[ScoredImage], *, box_areas: bool) -> list[dict[str, Any]]:
+    """Masks as in a COCO results file, with the boxes if these define the areas."""
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
         masks = image.predicted.masks or ()
@@ -267,7 +273,8 @@ def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
                 "score": score,
                 "segmentation": _encoding(image, mask),
             }
-            entries.append(entry if box[0] != box[0] else entry | {"bbox": box})
+            known = box_areas and box[0] == box[0]
+            entries.append(entry | {"bbox": box} if known else entry)
     return entries
 
 
