@@ -73,6 +73,7 @@ def conv_unit(
 class Focus(nn.Module):
     """The stem of YOLOX: (B, 3, H, W) -> (B, outputs, H / 2, W / 2). The four pixels of each 2x2
     cell become channels: top left, bottom left, top right, bottom right, each with its colours.
+    Odd sides are padded by a pixel at the right and bottom.
     """
 
     def __init__(self, outputs: int, norm: NormOptions) -> None:
@@ -81,6 +82,9 @@ class Focus(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
+        odd_h, odd_w = values.shape[2] % 2, values.shape[3] % 2
+        if odd_h or odd_w:
+            values = F.pad(values, (0, odd_w, 0, odd_h))
         patches = [values[..., y::2, x::2] for x in (0, 1) for y in (0, 1)]
         out: Tensor = self.conv(torch.cat(patches, dim=1))
         return out

@@ -112,6 +112,14 @@ def test_focus_takes_the_pixels_of_a_cell_column_by_column() -> None:
     torch.testing.assert_close(out, expected)
 
 
+def test_focus_pads_odd_sides() -> None:
+    focus = Focus(4, YOLOX_NORM).eval()
+    image = torch.randn(2, 3, 7, 5)
+    padded = torch.zeros(2, 3, 8, 6)
+    padded[..., :7, :5] = image
+    assert torch.equal(focus(image), focus(padded))
+
+
 def test_pooling_is_over_5_9_and_13_cells() -> None:
     spp, values = SppBottleneck(8, RTMDET_NORM).eval(), torch.randn(2, 8, 9, 17)
     with torch.no_grad():
