@@ -16,6 +16,9 @@ from mtl_ray.inputs.image import IMAGE, Canvas, ImageInput
 from mtl_ray.loading.cloud_config import CloudTransform, PasteObjects
 from mtl_ray.loading.sizes import MultiScale, Resize, ScaleJitter
 
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Flip:
@@ -37,9 +40,9 @@ class RandomCrop:
     input: ClassVar[ImageInput] = IMAGE
     type: Literal["crop"] = "crop"
     p: float = Field(default=1.0, ge=0, le=1)
-    area: tuple[float, float] = (0.3, 1.0)
+    area: tuple[_Share, _Share] = (0.3, 1.0)
     """Least and greatest share of the image's area."""
-    aspect: tuple[float, float] = (0.75, 1.3333)
+    aspect: tuple[_Positive, _Positive] = (0.75, 1.3333)
     """Least and greatest width/height of the rectangle relative to the image's."""
     min_visible: float = Field(default=0.3, ge=0, le=1)
     """Boxes of which a smaller share is left are dropped."""
@@ -54,7 +57,7 @@ class Zoom:
     input: ClassVar[ImageInput] = IMAGE
     type: Literal["zoom"] = "zoom"
     p: float = Field(default=1.0, ge=0, le=1)
-    scale: tuple[float, float] = (0.5, 1.5)
+    scale: tuple[_Positive, _Positive] = (0.5, 1.5)
     min_visible: float = Field(default=0.3, ge=0, le=1)
 
 
@@ -78,9 +81,9 @@ class Mosaic:
     input: ClassVar[ImageInput] = IMAGE
     type: Literal["mosaic"] = "mosaic"
     p: float = Field(default=0.5, ge=0, le=1)
-    centre: tuple[float, float] = (0.3, 0.7)
+    centre: tuple[_Share, _Share] = (0.3, 0.7)
     """Where the four images meet: least and greatest share of the canvas's height and width."""
-    scale: tuple[float, float] = (0.5, 1.0)
+    scale: tuple[_Positive, _Positive] = (0.5, 1.0)
     """Size of each image relative to the largest that the canvas holds."""
     min_visible: float = Field(default=0.3, ge=0, le=1)
 
@@ -93,7 +96,7 @@ class _WithPartner:
 
     input: ClassVar[ImageInput] = IMAGE
     p: float = Field(default=0.5, ge=0, le=1)
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
+    scale: tuple[_Positive, _Positive] = (0.5, 1.5)
     """Least and greatest size of the other image relative to the largest that fits into the
     image."""
     flip: float = Field(default=0.5, ge=0, le=1)

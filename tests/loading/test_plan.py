@@ -7,10 +7,12 @@ from zlib import crc32
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import (
+    Augmentation,
     Colour,
     CopyPaste,
     DataConfig,
@@ -186,3 +188,18 @@ def test_a_size_that_cannot_be_is_refused_when_the_config_is_read() -> None:
             canvas={"height": 20, "width": 20},  # type: ignore[arg-type]
             multi_scale=MultiScale(),
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "zoom", "scale": [0, 1]},
+        {"type": "crop", "area": [0.5, 3]},
+        {"type": "crop", "aspect": [-1, 1]},
+        {"type": "mosaic", "centre": [-1, 2]},
+        {"type": "mosaic", "scale": [0, 0]},
+    ],
+)
+def test_ranges_without_an_image_are_refused_when_the_config_is_read(change: object) -> None:
+    with pytest.raises(ValidationError, match=r"should be (greater|less) than"):
+        TypeAdapter(Augmentation).validate_python(change)

@@ -95,6 +95,9 @@ def test_heads_that_do_not_fit_the_data_or_the_trunk_are_refused_in_words() -> N
         build({"type": "fcn", "levels": ["G4"]})
     with pytest.raises(ValueError, match="reads feature maps, not pooled features"):
         build({"type": "yolov3", "levels": ["G4"], "anchors": [[[4, 4]]]})
+    for levels in ([], ["C4", "C4"]):
+        with pytest.raises(ValueError, match="at least one feature map, and each once"):
+            build({"type": "retinanet", "levels": levels})
     with pytest.raises(ValueError, match="one list for each of the 1 levels"):
         build({"type": "yolov3", "levels": ["C4"], "anchors": [[[4, 4]], [[8, 8]]]})
     with pytest.raises(ValueError, match="above 0"):

@@ -119,7 +119,12 @@ def cells(levels: tuple[str, ...], canvas_hw: tuple[int, int]) -> tuple[int, ...
 
 
 def check_maps(head_type: str, levels: tuple[str, ...], strides: Mapping[str, int]) -> None:
-    """Raises a ValueError if a level is pooled."""
+    """Raises a ValueError if a level is pooled, there is none, or one is named twice."""
+    if not levels or len(set(levels)) < len(levels):
+        raise ValueError(
+            f"head type {head_type!r} has the levels {', '.join(levels) or 'none'}; name at least "
+            "one feature map, and each once"
+        )
     pooled = [level for level in levels if strides[level] == 0]
     if pooled:
         raise ValueError(
