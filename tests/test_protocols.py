@@ -214,6 +214,7 @@ def test_tasks_ask_neither() -> None:
         for each in questions(file.read_text())
     }
     assert found == {
+        ("detection/fuse.py", "isinstance(SelectingHead)"),
         ("detection/options.py", "isinstance(AnchoredHead)"),
         ("detection/decode.py", "isinstance(LevelledHead)"),
         ("lidar/config.py", "isinstance(Anchor3dHead)"),

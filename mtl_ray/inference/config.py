@@ -29,13 +29,15 @@ class TtaConfig:
     """How boxes are fused. wbf: weighted boxes fusion (Solovyev et al. 2021): boxes that overlap
     become their mean, with a lower score if few variants have them. nms: the best stays. Masks and
     keypoints are those of the best box in either. Scores of labels are averaged."""
-    iou: float = Field(default=0.55, gt=0, lt=1)
-    """Boxes of one class that overlap by more are the same object."""
+    iou: float | None = Field(default=None, gt=0, lt=1)
+    """Boxes of one class that overlap by more are the same object. By default 0.55, or what the
+    suppression of the head allows its own boxes (``select.iou_threshold``) if that is more."""
 
     def __str__(self) -> str:
         parts = ["flip"] if self.flip else []
         parts.append("scales=" + ":".join(f"{scale:g}" for scale in self.scales))
-        return ",".join([*parts, f"fuse={self.fuse}", f"iou={self.iou:g}"])
+        parts.append(f"fuse={self.fuse}")
+        return ",".join(parts if self.iou is None else [*parts, f"iou={self.iou:g}"])
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

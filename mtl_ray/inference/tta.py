@@ -76,7 +76,9 @@ class AugmentedPredictor:
         variants = [found for each in self._predictors for found in self._variants(each, raws)]
         return [
             {
-                name: task.fused([found[image][name] for found in variants], self.config)
+                name: task.fused(
+                    [found[image][name] for found in variants], self.config, self.heads[name]
+                )
                 for name, task in self._fused.items()
             }
             for image in range(len(raws))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.task import HeadKind
 
 
 class FusionRule(Protocol):
@@ -17,8 +18,10 @@ class FusionRule(Protocol):
         ...
 
     @property
-    def iou(self) -> float:
-        """Boxes of one class that overlap by more are the same object."""
+    def iou(self) -> float | None:
+        """Boxes of one class that overlap by more are the same object; None for what fits the
+        head.
+        """
         ...
 
 
@@ -36,6 +39,8 @@ class FusingTask(Protocol):
         """
         ...
 
-    def fused(self, predictions: Sequence[Any], rule: FusionRule) -> Any:
-        """One prediction of those on several variants of an image, all in pixels of the image."""
+    def fused(self, predictions: Sequence[Any], rule: FusionRule, head: HeadKind) -> Any:
+        """One prediction of those of ``head`` on several variants of an image, all in pixels of the
+        image.
+        """
         ...

@@ -24,7 +24,8 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import ClassificationTask
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.fuse import suppress_models
+from mtl_ray.tasks.detection.fuse import fused_variants, suppress_models
+from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.detection.task import DETECTION
 from tests.inference.tiny import HEADS, images, write_checkpoint
 from tests.tasks.random_objects import random_images
@@ -258,3 +259,22 @@ def test_predict_takes_the_option(trained: str, tmp_path: Path) -> None:
         assert jobs.predict.main([*arguments, "--out", str(out), "--tta", tta]) == 0
         answers.append(json.loads((out / "predictions.json").read_text())["predictions"][0])
     assert answers[0]["heads"]["labels"] != answers[1]["heads"]["labels"]
+
+
+def test_boxes_that_a_head_keeps_apart_are_not_joined_unless_asked() -> None:
+    """Their IoU is 0.6."""
+    found = Detections(
+        boxes_xyxy=np.array([[0, 0, 80, 10], [20, 0, 100, 10]], np.float32),
+        scores=np.array([0.9, 0.8], np.float32),
+        classes=np.zeros(2, np.int64),
+    )
+    for fuse in ("wbf", "nms"):
+        rule = TtaConfig(fuse=fuse)  # type: ignore[arg-type]
+        lenient = SimpleNamespace(select=Selection(iou_threshold=0.65))
+        strict = SimpleNamespace(select=Selection(iou_threshold=0.5))
+        never = SimpleNamespace(select=Selection(iou_threshold=1.0, suppression="soft_nms"))
+        heads = (lenient, strict, never, SimpleNamespace())
+        counts = [len(fused_variants([found, found], rule, head)) for head in heads]
+        assert counts == [2, 1, 1, 1]
+        asked = TtaConfig(fuse=fuse, iou=0.55)  # type: ignore[arg-type]
+        assert len(fused_variants([found, found], asked, lenient)) == 1

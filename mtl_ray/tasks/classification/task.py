@@ -47,7 +47,9 @@ class ClassificationTask:
         """See ``FusingTask``: labels have no place."""
         return prediction
 
-    def fused(self, predictions: Sequence[LabelScores], rule: FusionRule) -> LabelScores:
+    def fused(
+        self, predictions: Sequence[LabelScores], rule: FusionRule, head: HeadKind
+    ) -> LabelScores:
         """See ``FusingTask``: the mean of the scores."""
         scores = np.mean([each.scores for each in predictions], axis=0, dtype=np.float64)
         return LabelScores(

@@ -48,6 +48,7 @@ class Detections:
         )
 
 
+@runtime_checkable
 class SelectingHead(Protocol):
     """A head whose config has the options of suppression."""
 

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.geometry.masks import decode_rle, encode_rle
-from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.decode import Detections, SelectingHead
 from mtl_ray.tasks.fusing import FusionRule
 
 Confidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
+
+DEFAULT_IOU, MOST_IOU = 0.55, 0.95
+"""From which IoU on boxes are one object if nothing else is asked, and the most for any head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Fusion:
     """
 
     weights: tuple[float, ...]
-    iou: float = 0.55
+    iou: float = DEFAULT_IOU
     least: float = 0.0
     confidence: Confidence = "avg"
 
@@ -109,20 +112,30 @@ def suppress_models(models: Sequence[Detections], iou: float) -> Detections:
     return found.select(left[np.argsort(-found.scores[left], kind="stable")])
 
 
-def fused_variants(variants: Sequence[Detections], rule: FusionRule) -> Detections:
-    """The detections on several variants of one image as one; float32, best first, no more than the
-    variant with the most has.
+def fused_variants(variants: Sequence[Detections], rule: FusionRule, head: object) -> Detections:
+    """The detections of a head on several variants of one image as one; float32, best first, no
+    more than the variant with the most has.
     """
+    iou = _own_iou(head) if rule.iou is None else rule.iou
     if rule.fuse == "nms":
-        found = suppress_models(variants, rule.iou)
+        found = suppress_models(variants, iou)
     else:
-        found = fuse(variants, Fusion(weights=(1.0,) * len(variants), iou=rule.iou))
+        found = fuse(variants, Fusion(weights=(1.0,) * len(variants), iou=iou))
     found = replace(
         found,
         boxes_xyxy=found.boxes_xyxy.astype(np.float32),
         scores=found.scores.astype(np.float32),
     )
     return found.select(np.arange(min(len(found), max(map(len, variants)))))
+
+
+def _own_iou(head: object) -> float:
+    """Boxes that overlap by no more may be two objects: a head whose suppression leaves both says
+    so.
+    """
+    if isinstance(head, SelectingHead) and head.select.suppression == "nms":
+        return max(DEFAULT_IOU, min(head.select.iou_threshold, MOST_IOU))
+    return DEFAULT_IOU
 
 
 def _together(models: Sequence[Detections]) -> Detections:

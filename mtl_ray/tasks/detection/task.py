@@ -44,11 +44,13 @@ class DetectionTask:
 
         return mirrored(prediction, size["height"], size["width"], vocabulary.mirror)
 
-    def fused(self, predictions: Sequence[Detections], rule: FusionRule) -> Detections:
+    def fused(
+        self, predictions: Sequence[Detections], rule: FusionRule, head: HeadKind
+    ) -> Detections:
         """See ``FusingTask``; as many detections as the variant with the most has."""
         from mtl_ray.tasks.detection.fuse import fused_variants
 
-        return fused_variants(predictions, rule)
+        return fused_variants(predictions, rule, head)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "DetectionMetric":
         """See ``Task``."""
