@@ -14,7 +14,7 @@ from mtl_ray.inference.places import find_data
 from mtl_ray.inference.tta import open_with_tta
 from mtl_ray.inputs.cloud_options import FEATURES_OPTION
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.tasks.frames import RESULTS_FORMS
+from mtl_ray.tasks.optional import RESULTS_FORMS
 from mtl_ray.tasks.response import MASK_FORMS
 
 DRAWN_FROM = 0.3

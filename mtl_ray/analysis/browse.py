@@ -18,7 +18,7 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.samples import Sample, Vocabulary, image_sample, present
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.frames import drawn_views
+from mtl_ray.tasks.optional import drawn_views
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360

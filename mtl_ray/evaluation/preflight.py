@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split
 from mtl_ray.tasks.head_classes import head_metric
-from mtl_ray.tasks.task import CountingTask, HeadKind, NotingMetric
+from mtl_ray.tasks.optional import CountingTask, NotingMetric
+from mtl_ray.tasks.task import HeadKind
 
 MOST_SECONDS = 10.0
 """Longer than this no training waits for it; the rest of the samples is then not looked at."""

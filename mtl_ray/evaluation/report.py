@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from mtl_ray.tasks.brief import brief
-from mtl_ray.tasks.task import Metric, NotingMetric
+from mtl_ray.tasks.optional import NotingMetric, brief
+from mtl_ray.tasks.task import Metric
 
 SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
 

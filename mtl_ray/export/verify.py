@@ -33,7 +33,7 @@ from mtl_ray.inputs.input import AnyCanvas, Input, InputArrays, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.brief import brief
+from mtl_ray.tasks.optional import brief
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)

@@ -17,14 +17,14 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import TooLargeError
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.frames import (
+from mtl_ray.tasks.head_classes import head_vocabulary
+from mtl_ray.tasks.optional import (
     DrawnView,
     ResultsForm,
     ResultsWriter,
     drawn_views,
     results_task,
 )
-from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.response import MaskForm, head_response
 
 BATCH = 16

@@ -22,8 +22,8 @@ from mtl_ray.inputs.image import Canvas
 from mtl_ray.inputs.input import AnyCanvas, InputArrays, TooLargeError, empty_arrays
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
+from mtl_ray.tasks.optional import WindowTask
 from mtl_ray.tasks.task import AnyHead
-from mtl_ray.tasks.windows import WindowTask
 
 BATCH_BYTES = 256 << 20
 """Most bytes of the logits of the windows that go through the network together, if there is more

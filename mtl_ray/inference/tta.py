@@ -17,8 +17,8 @@ from mtl_ray.inference.stored_config import stored_tta
 from mtl_ray.inputs.image import STEP, Canvas
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.fusing import FusingTask
 from mtl_ray.tasks.head_classes import head_vocabulary
+from mtl_ray.tasks.optional import FusingTask
 from mtl_ray.tasks.task import HeadKind
 
 

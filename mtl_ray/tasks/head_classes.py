@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.task import HeadKind, Metric, NotingMetric
+from mtl_ray.tasks.optional import NotingMetric
+from mtl_ray.tasks.task import HeadKind, Metric
 
 MAX_NAMED = 10
 """Most classes that an error names."""

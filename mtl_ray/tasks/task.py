@@ -25,7 +25,6 @@ from typing import (
     Protocol,
     Self,
     TypeVar,
-    runtime_checkable,
 )
 
 import numpy as np
@@ -86,26 +85,6 @@ class Metric(Protocol[Prediction_contra]):
 
     def charts(self) -> Charts:
         """Confusion matrix and precision-recall curves."""
-        ...
-
-
-@runtime_checkable
-class NotingMetric(Protocol):
-    """A metric that tells the reader of its figures what they count."""
-
-    def notes(self) -> Sequence[str]:
-        """A sentence each, such as how many objects count, and why the others do not."""
-        ...
-
-
-@runtime_checkable
-class CountingTask(Protocol):
-    """A task whose ``NotingMetric`` has something to tell before a network has run: it gets this
-    prediction of each sample.
-    """
-
-    def nothing_found(self) -> Any:
-        """A prediction without any object."""
         ...
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mtl_ray import storage
 from mtl_ray.geometry.figures import curve_style, plain_log, png
-from mtl_ray.tasks.brief import brief
+from mtl_ray.tasks.optional import brief
 
 LoggedRows = Sequence[Mapping[str, Any]]
 OTHER = {

@@ -13,7 +13,7 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import read_stored_config
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.brief import brief
+from mtl_ray.tasks.optional import brief
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import TrainState, claim
 from mtl_ray.training.identity import config_hash, differences, unknown_differences

@@ -20,7 +20,7 @@ from mtl_ray.tasks.difference import (
     field_faults,
     fields_of,
 )
-from mtl_ray.tasks.fusing import FusionRule
+from mtl_ray.tasks.optional import FusionRule
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:

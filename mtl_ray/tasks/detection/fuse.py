@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead
-from mtl_ray.tasks.fusing import FusionRule
+from mtl_ray.tasks.optional import FusionRule
 
 Confidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
 

@@ -14,7 +14,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
 from mtl_ray.tasks.detection.mask_json import MASK_SCHEMA, mask_from_json, mask_to_json
 from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
-from mtl_ray.tasks.fusing import FusionRule
+from mtl_ray.tasks.optional import FusionRule
 from mtl_ray.tasks.response import MaskForm
 from mtl_ray.tasks.task import HeadKind, View
 

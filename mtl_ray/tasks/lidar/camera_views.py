@@ -13,8 +13,8 @@ from mtl_ray.geometry.panels import beneath_px, shrunk
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.point_cloud import Camera, EncodedPoints
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.frames import DrawnView
 from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.optional import DrawnView
 
 _MISSING = 60
 """The grey of an image that cannot be read."""

@@ -10,8 +10,8 @@ from mtl_ray.sources.lidar.kitti_labels import kitti_lines
 from mtl_ray.sources.lidar.nuscenes import CLASSES
 from mtl_ray.sources.writers.kitti import frame_id
 from mtl_ray.sources.writers.nuscenes_results import result_boxes, write_nuscenes_results
-from mtl_ray.tasks.frames import ResultsForm, ResultsWriter
 from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.optional import ResultsForm, ResultsWriter
 
 
 class KittiResults:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
-from mtl_ray.tasks.frames import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.optional import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
 
 if TYPE_CHECKING:
