@@ -1,8 +1,8 @@
 """What a task or a metric may give beside what ``Task`` and ``Metric`` ask for.
 
-Each is a protocol that an object follows or not; the code that uses it asks with ``isinstance``. They
-are notes on what counts, a choice of figures for people, windows of a large image, variants of one
-image, images of cameras, and results files of benchmarks.
+Each is a protocol that an object follows or not; the code that uses it asks with ``isinstance``.
+They are notes on what counts, a choice of figures for people, windows of a large image, variants of
+one image, images of cameras, and results files of benchmarks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
