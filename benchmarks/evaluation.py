@@ -96,7 +96,7 @@ def make_files(folder: Path, images: int) -> tuple[Path, Path]:
             guesses.tolist(), guessed.tolist(), scores.tolist(), strict=True
         ):
             found.append({"image_id": image, "category_id": kind, "bbox": box, "score": score})
-    truth = {
+    gt = {
         "images": [
             {"id": i, "file_name": f"{i:012d}.jpg", "height": HEIGHT, "width": WIDTH}
             for i in range(1, images + 1)
@@ -106,7 +106,7 @@ def make_files(folder: Path, images: int) -> tuple[Path, Path]:
             {"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)
         ],
     }
-    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "truth.json").write_text(json.dumps(gt))
     (folder / "found.json").write_text(json.dumps(found))
     return folder / "truth.json", folder / "found.json"
 

@@ -37,7 +37,7 @@ def kitti_frame(rng: np.random.Generator) -> KittiFrame:
     depth = rng.uniform(5, 60, count)
     place = np.column_stack([rng.uniform(-0.6, 0.6, count) * depth, np.full(count, 1.7), depth])
     turn = rng.uniform(-np.pi, np.pi, count)
-    truth = _kitti_columns(rng, kinds, hwl, place, turn, np.zeros(count))
+    gt = _kitti_columns(rng, kinds, hwl, place, turn, np.zeros(count))
     of = np.repeat(np.arange(count), rng.poisson(1.3, count))
     false = int(rng.integers(5, 25))
     spread = rng.choice([0.03, 0.08, 0.3], (len(of), 1))
@@ -56,7 +56,7 @@ def kitti_frame(rng: np.random.Generator) -> KittiFrame:
         np.concatenate([turn[of] + rng.normal(0, 0.2, len(of)), rng.uniform(-3, 3, false)]),
         np.concatenate([rng.beta(4, 2, len(of)), rng.beta(1.2, 4, false)]),
     )
-    return KittiFrame(truth=truth, found=found)
+    return KittiFrame(gt=gt, found=found)
 
 
 def _kitti_columns(
@@ -86,7 +86,7 @@ def nuscenes_sample(rng: np.random.Generator) -> NuscenesFrame:
     """About as many objects as nuScenes has (30), and 500 detections."""
     count = int(rng.integers(10, 50))
     shares = np.array([42, 8, 2, 2, 1.5, 20, 1, 1, 9, 13.5])
-    truth = _nuscenes_columns(
+    gt = _nuscenes_columns(
         rng,
         rng.choice(10, count, p=shares / shares.sum()),
         rng.uniform(-50, 50, (count, 3)),
@@ -96,11 +96,11 @@ def nuscenes_sample(rng: np.random.Generator) -> NuscenesFrame:
     spread = rng.choice([0.3, 1.0, 20.0], (500, 1))
     found = _nuscenes_columns(
         rng,
-        truth.classes[of],
-        truth.centres[of] + rng.normal(0, spread, (500, 3)),
+        gt.classes[of],
+        gt.centres[of] + rng.normal(0, spread, (500, 3)),
         rng.random(500),
     )
-    return NuscenesFrame(truth=truth, found=found)
+    return NuscenesFrame(gt=gt, found=found)
 
 
 def _nuscenes_columns(
@@ -133,7 +133,7 @@ def time_kitti(frames: int = KITTI_FRAMES) -> float:
     started = time.process_time()
     figures = named_figures(kitti_table(made, KITTI_NAMES[:3]))
     seconds = time.process_time() - started
-    objects = sum(len(frame.truth) for frame in made)
+    objects = sum(len(frame.gt) for frame in made)
     found = sum(len(frame.found) for frame in made)
     print(
         f"KITTI: {frames:,} frames, {objects:,} objects, {found:,} detections, {len(figures)} "
@@ -150,7 +150,7 @@ def time_nuscenes(samples: int = NUSCENES_SAMPLES) -> float:
     started = time.process_time()
     table = nuscenes_table(made, CLASSES)
     seconds = time.process_time() - started
-    objects = sum(len(frame.truth) for frame in made)
+    objects = sum(len(frame.gt) for frame in made)
     found = sum(len(frame.found) for frame in made)
     print(
         f"nuScenes: {samples:,} samples, {objects:,} objects, {found:,} detections (mAP "

@@ -26,9 +26,9 @@ from mtl_ray.distributed.session import session
 TARGET = 1.7
 
 
-def run(truth: Path, found: Path, out: Path, workers: int, topk: int) -> float:
+def run(gt: Path, found: Path, out: Path, workers: int, topk: int) -> float:
     started = time.monotonic()
-    paired = read_paired(str(found), str(truth))
+    paired = read_paired(str(found), str(gt))
     results(paired, str(out), ray_executor(workers), topk=topk, show_score=0.3)
     return time.monotonic() - started
 
@@ -44,18 +44,18 @@ def main() -> int:
     args = parser.parse_args()
     times: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, session(num_cpus=2):
-        truth, found = make_files(Path(folder), args.images)
+        gt, found = make_files(Path(folder), args.images)
         rng = np.random.default_rng(0)
         for number in range(1, args.images + 1):
             noise = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
             cv2.imwrite(
                 str(Path(folder) / f"{number:012d}.jpg"), cv2.resize(noise, (WIDTH, HEIGHT))
             )
-        run(truth, found, Path(folder) / "warm", 2, 4)
+        run(gt, found, Path(folder) / "warm", 2, 4)
         for turn in range(args.rounds):
             for workers in (1, 2):
                 times[workers].append(
-                    run(truth, found, Path(folder) / str(workers), workers, args.images // 4)
+                    run(gt, found, Path(folder) / str(workers), workers, args.images // 4)
                 )
             print(
                 f"round {turn + 1}: one task at a time {times[1][-1]:.1f} s, two "

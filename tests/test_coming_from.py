@@ -168,8 +168,8 @@ def _models(folder: Path) -> None:
 def _detections(folder: Path) -> None:
     images = random_images(11, count=8, classes=5)
     (folder / "coco" / "pictures").mkdir(parents=True)
-    truth, found = (Path(name) for name in write_coco_json(folder / "coco", images))
-    truth.rename(folder / "coco" / "val.json")
+    gt, found = (Path(name) for name in write_coco_json(folder / "coco", images))
+    gt.rename(folder / "coco" / "val.json")
     found.rename(folder / "results.json")
     (folder / "results.pkl").write_bytes(pickle.dumps(entries_3x(images, masks=True)))
     for number, image in enumerate(images):

@@ -139,7 +139,7 @@ def _line(key: str, score: float, frame: NuscenesFrame, found: Detections3d) -> 
     return ImageResult(
         image=key,
         score=0.0 if math.isnan(score) else score,
-        num_truth=int((frame.truth.state == 0).sum()),
+        num_truth=int((frame.gt.state == 0).sum()),
         num_predicted=len(found.scores),
     )
 
@@ -149,24 +149,24 @@ def frame_scores(frames: Sequence[NuscenesFrame], num_classes: int) -> NDArray[n
     without an object to find. Objects that do not count (``Columns.state``) are left out, with the
     detections on them.
     """
-    truth = join_nuscenes([each.truth for each in frames])
+    gt = join_nuscenes([each.gt for each in frames])
     found = join_nuscenes([each.found for each in frames])
     found = found.take(found.state == 0)
     order = np.lexsort((-found.scores, found.classes, found.frames))  # best first of each group
     found = found.take(order)
-    counts = truth.state == 0
+    counts = gt.state == 0
     size = len(frames) * num_classes
-    total = np.bincount(truth.frames[counts] * num_classes + truth.classes[counts], minlength=size)
+    total = np.bincount(gt.frames[counts] * num_classes + gt.classes[counts], minlength=size)
     group = found.frames * num_classes + found.classes
-    detection, place, overlap = near_pairs(truth, found, ConfusionRule(overlap=OVERLAPS[0]))
-    same = found.classes[detection] == truth.classes[place]
+    detection, place, overlap = near_pairs(gt, found, ConfusionRule(overlap=OVERLAPS[0]))
+    same = found.classes[detection] == gt.classes[place]
     detection, place, overlap = detection[same], place[same], overlap[same]
     by_turn = np.lexsort((place, -overlap, detection))
     detection, place, overlap = detection[by_turn], place[by_turn], overlap[by_turn]
     precision = np.zeros(size)
     for least in OVERLAPS:
         fits = overlap >= least
-        pair = serial_choice(detection[fits], place[fits], len(found), len(truth))
+        pair = serial_choice(detection[fits], place[fits], len(found), len(gt))
         hit = pair != NOTHING
         useless = hit.copy()
         useless[hit] = ~counts[place[fits][pair[hit]]]

@@ -186,7 +186,7 @@ def confusion_table(found: Confusion) -> list[tuple[str, int, int, int, float, f
     for place, name in enumerate(found.names):
         if name == BACKGROUND and place == len(found.names) - 1:
             continue
-        truth, predicted, right = (
+        gt, predicted, right = (
             int(found.counts[place].sum()),
             int(found.counts[:, place].sum()),
             int(found.counts[place, place]),
@@ -194,12 +194,12 @@ def confusion_table(found: Confusion) -> list[tuple[str, int, int, int, float, f
         rows.append(
             (
                 name,
-                truth,
+                gt,
                 predicted,
                 right,
                 _share(right, predicted),
-                _share(right, truth),
-                _share(2 * right, truth + predicted),
+                _share(right, gt),
+                _share(2 * right, gt + predicted),
             )
         )
     return rows

@@ -142,15 +142,15 @@ def _plain(
     """C75, C50 and Loc, (3, 101, C, 4)."""
     objects = object_columns(paired.images)
     masks = ground_truth_masks(paired.images) if kind == "segm" else None
-    truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
+    gt = coco_ground_truth(paired.images, objects, len(paired.names), masks)
     rules = CocoRules(thresholds=(0.75, 0.5, 0.1), areas=areas)
-    return accumulate(_evaluator(truth, paired, kind), rules).precision[..., 0]
+    return accumulate(_evaluator(gt, paired, kind), rules).precision[..., 0]
 
 
-def _evaluator(truth: hotcoco.COCO, paired: Paired, kind: Likeness) -> hotcoco.COCOeval:
+def _evaluator(gt: hotcoco.COCO, paired: Paired, kind: Likeness) -> hotcoco.COCOeval:
     """Areas of masks are those of their boxes, as in the analysis of MMDetection."""
-    detections = coco_detections(truth, paired.images, kind, box_areas=True)
-    return hotcoco.COCOeval(truth, detections, kind)
+    detections = coco_detections(gt, paired.images, kind, box_areas=True)
+    return hotcoco.COCOeval(gt, detections, kind)
 
 
 def _forgiven(
@@ -173,13 +173,13 @@ def _forgiven(
     copied = np.arange(len(place)) >= len(places[0])
     order = np.argsort(objects.image[place], kind="stable")
     whole = _copied(objects, place[order], np.concatenate(labels)[order], copied[order])
-    truth = coco_ground_truth(
+    gt = coco_ground_truth(
         paired.images,
         whole,
         len(paired.names),
         [masks[i] for i in place[order]] if kind == "segm" else None,
     )
-    evaluator = _evaluator(truth, paired, kind)
+    evaluator = _evaluator(gt, paired, kind)
     evaluator.params.cat_ids = [label + 1 for label in classes]
     return accumulate(evaluator, CocoRules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
 

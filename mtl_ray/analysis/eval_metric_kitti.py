@@ -62,10 +62,10 @@ def measure_folders(
     files = _Results(results, names, frames, f"label file in {folder}")
     metric = Detection3dMetric(tuple(classes))
     for name in files.wanted:
-        truth, found = read_file(storage.join(folder, name + SUFFIX), scored=False), files.of(name)
+        gt, found = read_file(storage.join(folder, name + SUFFIX), scored=False), files.of(name)
         if folder.rstrip("/").endswith(f"/{ALL_LABELS}"):
-            truth, found = _without_image(truth), _without_image(found)
-        metric.add(_frame(name, truth, found))
+            gt, found = _without_image(gt), _without_image(found)
+        metric.add(_frame(name, gt, found))
     return metric, files.notes()
 
 
@@ -93,11 +93,11 @@ def measure_on_split(
             raise ValueError(
                 f"{name} of the split has no camera, in whose frame the boxes of result files are"
             )
-        truth = file_columns(objects, own, calibration)
+        gt = file_columns(objects, own, calibration)
         detections = files.of(name)
         if not measured_in_image(calibration):
             detections = _without_image(detections)
-        metric.add(_frame(name, truth, detections))
+        metric.add(_frame(name, gt, detections))
     return metric, files.notes()
 
 
@@ -167,9 +167,9 @@ def _listed(uri: str, known: Container[str]) -> list[str]:
     return [each if each in known or not each.isdigit() else each.zfill(6) for each in ids]
 
 
-def _frame(name: str, truth: KittiColumns, found: KittiColumns) -> MeasuredFrame:
+def _frame(name: str, gt: KittiColumns, found: KittiColumns) -> MeasuredFrame:
     return MeasuredFrame(
-        key=name, benchmark="kitti", kitti=KittiFrame(truth=truth, found=found), nuscenes=None
+        key=name, benchmark="kitti", kitti=KittiFrame(gt=gt, found=found), nuscenes=None
     )
 
 

@@ -44,7 +44,7 @@ class SampleTruth:
     of its scene, which tells the official split; empty if it is not known.
     """
 
-    truth: NuscenesColumns
+    gt: NuscenesColumns
     vehicle: NDArray[np.float64] | None
     racks: Racks
     scene: str = ""
@@ -95,7 +95,7 @@ def measure_results(
             found = _detections(results.get(token, ()), scene)
         except ValueError as error:
             raise ValueError(f"{uri}, sample {token}: {error}") from None
-        frame = NuscenesFrame(truth=scene.truth, found=found)
+        frame = NuscenesFrame(gt=scene.gt, found=found)
         key = f"{place} {token}"
         metric.add(MeasuredFrame(key=key, benchmark="nuscenes", kitti=None, nuscenes=frame))
     others = len(measured) - len(results)
@@ -209,7 +209,7 @@ def _scene(frame: KeyFrame) -> SampleTruth:
     )
     kept = np.flatnonzero([name in CLASSES for name in names])
     chosen = [objects[row] for row in kept]
-    truth = NuscenesColumns(
+    gt = NuscenesColumns(
         classes=np.array([CLASSES.index(names[row]) for row in kept], np.int64),
         centres=places[kept, :3],
         sizes=places[kept][:, [4, 3, 5]],
@@ -222,8 +222,8 @@ def _scene(frame: KeyFrame) -> SampleTruth:
     )
     points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
     vehicle = frame.ego_to_global[:3, 3]
-    judged = truth.judged(CLASSES, vehicle, racks, points)
-    return SampleTruth(truth=judged, vehicle=vehicle, racks=racks, scene=frame.scene)
+    judged = gt.judged(CLASSES, vehicle, racks, points)
+    return SampleTruth(gt=judged, vehicle=vehicle, racks=racks, scene=frame.scene)
 
 
 def scenes_of_split(split: Split) -> dict[str, SampleTruth]:
@@ -251,11 +251,11 @@ def _scenes(split: Split, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Sam
                 "file are in the global frame"
             )
         place = Place.of(calibration)
-        truth = object_columns(value, own, place)
+        gt = object_columns(value, own, place)
         yield (
             calibration.notes.get("token", sample.key),
             SampleTruth(
-                truth=truth.renumbered(numbers),
+                gt=gt.renumbered(numbers),
                 vehicle=place.vehicle,
                 racks=racks_of(value, place),
             ),

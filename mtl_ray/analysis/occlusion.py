@@ -175,7 +175,7 @@ NEAR_PX = 3
 """Masks that are no farther apart touch: drawn outlines leave gaps."""
 
 
-def hidden_in(truth: Instances, height: int, width: int) -> dict[int, OcclusionKind]:
+def hidden_in(gt: Instances, height: int, width: int) -> dict[int, OcclusionKind]:
     """Of the objects of one image those that are separated or occluded, by their place.
 
     An object is behind another one that touches it if that one covers more of its convex hull than
@@ -185,14 +185,14 @@ def hidden_in(truth: Instances, height: int, width: int) -> dict[int, OcclusionK
     and objects without a mask are neither.
 
     Args:
-        truth: the objects; without masks none is hidden.
+        gt: the objects; without masks none is hidden.
         height: of the image.
         width: the same.
     """
-    if truth.masks is None or len(truth) < 2:
+    if gt.masks is None or len(gt) < 2:
         return {}
-    known = [i for i in range(len(truth)) if truth.masks[i] and not truth.crowd[i]]
-    masks = {i: decode_rle(truth.masks[i], height, width) for i in known}
+    known = [i for i in range(len(gt)) if gt.masks[i] and not gt.crowd[i]]
+    masks = {i: decode_rle(gt.masks[i], height, width) for i in known}
     hulls = {i: _hull(mask) for i, mask in masks.items() if mask.any()}
     found: dict[int, OcclusionKind] = {}
     for i in hulls:

@@ -96,7 +96,7 @@ class Paired:
 
     Attributes:
         vocabulary: of the predictions; ground truth and detections have the same class numbers.
-        images: key, height, width, truth, found.
+        images: key, height, width, ground truth, detections.
         file_names: file name of each image by key, in the order of the data.
         rows: of each image in the data.
         pictures: source of the images.
@@ -197,22 +197,23 @@ def open_pairs(
         ValueError, FileNotFoundError: if one of them cannot be read, or predictions are a folder.
     """
     _check_place(predictions)
-    truth = open_data(data, images)
+    gt = open_data(data, images)
     if classes is not None and not predictions.endswith(PICKLES):
         raise ValueError(
             "the order of classes is to be given for a pickle only; other files say themselves "
             "what their numbers mean"
         )
     stored = (
-        read_openmmlab(predictions, truth, classes)
+        read_openmmlab(predictions, gt, classes)
         if predictions.endswith(PICKLES)
-        else open_stored(predictions, truth)
+        else open_stored(predictions, gt)
     )
-    _, unknown = class_converter(truth, stored.vocabulary)
+    _, unknown = class_converter(gt, stored.vocabulary)
     left_out = tuple(
-        f"the predictions do not know {name}: it was left out of the truth" for name in unknown
+        f"the predictions do not know {name}: it was left out of the ground truth"
+        for name in unknown
     )
-    return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
+    return Pairs(data=gt, stored=stored, notes=(*stored.notes, *left_out))
 
 
 def _check_place(uri: str) -> None:
@@ -330,16 +331,16 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
 
 
 def _usable(image: ScoredImage) -> NDArray[np.bool_]:
-    truth = image.ground_truth
-    sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
+    gt = image.ground_truth
+    sides = gt.boxes_xyxy[:, 2:] - gt.boxes_xyxy[:, :2]
     # an annotation file need not say the size
     edge = np.array([image.width, image.height]) if image.height > 0 else np.inf
-    inside = (
-        np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)
-    ).all(axis=1)
-    ignored = truth.attributes.get("ignore", np.zeros(len(truth), np.int64)) > 0
+    inside = (np.minimum(gt.boxes_xyxy[:, 2:], edge) > np.maximum(gt.boxes_xyxy[:, :2], 0)).all(
+        axis=1
+    )
+    ignored = gt.attributes.get("ignore", np.zeros(len(gt), np.int64)) > 0
     return np.asarray(
-        (truth.areas > 0) & (sides > 1 - ROUNDED).all(axis=1) & inside & ~ignored, np.bool_
+        (gt.areas > 0) & (sides > 1 - ROUNDED).all(axis=1) & inside & ~ignored, np.bool_
     )
 
 

@@ -39,8 +39,8 @@ def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
         if masks is None
         else ~objects.optional & np.array([bool(mask) for mask in masks], np.bool_)
     )
-    truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
-    evaluator = hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind)
+    gt = coco_ground_truth(paired.images, objects, len(paired.names), masks)
+    evaluator = hotcoco.COCOeval(gt, coco_detections(gt, paired.images, kind), kind)
     evaluator.evaluate()
     told = evaluator.tide_errors(pos_thr=POSITIVE, bg_thr=BACKGROUND)
     ap, delta = told["ap_base"], dict(told["delta_ap"])
@@ -72,11 +72,11 @@ def _mistaken(
     """Those of some classes without detections of which an object of this image has been taken
     for one of another class.
     """
-    truth, found = (
+    gt, found = (
         each.load_anns(each.get_ann_ids(img_ids=[image]))
         for each in (evaluator.coco_gt, evaluator.coco_dt)
     )
-    wanted = [each for each in truth if not each["iscrowd"]]
+    wanted = [each for each in gt if not each["iscrowd"]]
     found.sort(key=lambda each: -each["score"])
     if not found:
         return set()

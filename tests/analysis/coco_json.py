@@ -30,7 +30,7 @@ def write_coco_json(folder: Path, images: Sequence[ScoredImage], seed: int = 0) 
     shuffled.
     """
     rng = np.random.default_rng(seed)
-    truth: list[dict[str, Any]] = []
+    gt: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         size = [image.height, image.width]
@@ -45,7 +45,7 @@ def write_coco_json(folder: Path, images: Sequence[ScoredImage], seed: int = 0) 
                 "area": float(image.ground_truth.areas[i]),
                 "iscrowd": int(image.ground_truth.crowd[i]),
             }
-            truth.append(
+            gt.append(
                 entry
                 | {
                     "segmentation": {
@@ -71,15 +71,15 @@ def write_coco_json(folder: Path, images: Sequence[ScoredImage], seed: int = 0) 
                     }
                 }
             )
-    for place, number in enumerate(rng.permutation(len(truth)).tolist()):
-        truth[place]["id"] = number
+    for place, number in enumerate(rng.permutation(len(gt)).tolist()):
+        gt[place]["id"] = number
     listed = [
         {"id": n, "file_name": f"{image.key}", "height": image.height, "width": image.width}
         for n, image in enumerate(images)
     ]
     content = {
         "images": [listed[i] for i in rng.permutation(len(listed))],
-        "annotations": [truth[i] for i in rng.permutation(len(truth))],
+        "annotations": [gt[i] for i in rng.permutation(len(gt))],
         "categories": [
             {"id": number, "name": name, "supercategory": group}
             for number, name, group in CATEGORIES

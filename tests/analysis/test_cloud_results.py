@@ -33,7 +33,7 @@ VOCABULARY = Vocabulary(classes={"boxes_3d": NAMES})
 HEAD = KnownHead(type="any", task=DETECTION_3D, annotation="boxes_3d", exclusive=False)
 
 
-def truth(seed: int, count: int = 6) -> Boxes3d:
+def gt(seed: int, count: int = 6) -> Boxes3d:
     rng = np.random.default_rng(seed)
     place = rng.uniform((5, -30, -1), (60, 30, 0), (count, 3))
     sizes = np.tile([4.0, 2.0, 1.5], (count, 1))
@@ -56,7 +56,7 @@ def pairs(tmp_path: Path) -> Pairs:
     rng = np.random.default_rng(0)
     points = rng.uniform((0, -40, -2), (70, 40, 1), (3000, 3))
     cloud = PointCloud(points=np.column_stack([points, points[:, 0] / 70]).astype(np.float32))
-    boxes = [truth(seed) for seed in range(5)] + [truth(0, 0)]
+    boxes = [gt(seed) for seed in range(5)] + [gt(0, 0)]
     samples = [
         Sample(
             key=f"{number:06}",
@@ -90,7 +90,7 @@ def test_best_and_worst_are_drawn(pairs: Pairs, tmp_path: Path) -> None:
 
 
 def test_scores_of_clouds() -> None:
-    value = truth(3)
+    value = gt(3)
     calibration = SensorCalibration()
 
     def score(found: Detections3d) -> float:
@@ -104,7 +104,7 @@ def test_scores_of_clouds() -> None:
         whole, boxes=whole.boxes[:0], scores=whole.scores[:0], classes=whole.classes[:0]
     )
     assert score(nothing) == 0
-    assert np.isnan(frame_scores([nuscenes_frame(truth(0, 0), whole, NAMES, calibration)], 2)[0])
+    assert np.isnan(frame_scores([nuscenes_frame(gt(0, 0), whole, NAMES, calibration)], 2)[0])
     twice = replace(
         whole,
         boxes=np.concatenate([whole.boxes, whole.boxes]),

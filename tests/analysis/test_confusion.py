@@ -67,8 +67,8 @@ def plain_one_to_one(
 ) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:
-        truth, found = image.ground_truth, image.predicted
-        overlap = iou_matrix(found.boxes_xyxy, truth.boxes_xyxy)
+        gt, found = image.ground_truth, image.predicted
+        overlap = iou_matrix(found.boxes_xyxy, gt.boxes_xyxy)
         order = [
             int(i) for i in np.argsort(-found.scores, kind="stable") if found.scores[i] >= score
         ]
@@ -77,26 +77,26 @@ def plain_one_to_one(
             for i in order:
                 free = [
                     (-overlap[i, j], j)
-                    for j in range(len(truth))
-                    if not truth.crowd[j]
+                    for j in range(len(gt))
+                    if not gt.crowd[j]
                     and j not in partner.values()
                     and overlap[i, j] >= iou
-                    and (truth.classes[j] == found.classes[i]) == same
+                    and (gt.classes[j] == found.classes[i]) == same
                 ]
                 if free and i not in partner:
                     partner[i] = min(free)[1]
         for i in order:
             inside = [
-                covered(found.boxes_xyxy[i], truth.boxes_xyxy[j])
-                for j in range(len(truth))
-                if truth.crowd[j] and truth.classes[j] == found.classes[i]
+                covered(found.boxes_xyxy[i], gt.boxes_xyxy[j])
+                for j in range(len(gt))
+                if gt.crowd[j] and gt.classes[j] == found.classes[i]
             ]
             if i in partner:
-                counts[truth.classes[partner[i]], found.classes[i]] += 1
+                counts[gt.classes[partner[i]], found.classes[i]] += 1
             elif not any(share >= iou for share in inside):
                 counts[classes, found.classes[i]] += 1
-        for j in range(len(truth)):
-            counts[truth.classes[j], classes] += not truth.crowd[j] and j not in partner.values()
+        for j in range(len(gt)):
+            counts[gt.classes[j], classes] += not gt.crowd[j] and j not in partner.values()
     return counts
 
 
@@ -193,9 +193,9 @@ def test_the_job_writes_numbers_and_a_figure(
 def test_the_other_programs_precision_decides_at_the_threshold() -> None:
     """A box that overlaps half of another one: in float32 by 0.5, in float64 by a little less."""
     wanted, box = [13 / 7, 0, 13 / 7 + 2.6, 1], [13 / 7, 0, 13 / 7 + 1.3, 1]
-    truth = replace(instances([wanted]), boxes_xyxy=np.array([wanted]))
-    image = ScoredImage("a", 9, 9, truth, detections([box], [0.9]))
-    exact = iou_matrix(image.predicted.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
+    gt = replace(instances([wanted]), boxes_xyxy=np.array([wanted]))
+    image = ScoredImage("a", 9, 9, gt, detections([box], [0.9]))
+    exact = iou_matrix(image.predicted.boxes_xyxy.astype(np.float64), gt.boxes_xyxy)[0, 0]
     assert exact < 0.5
     assert compat_confusion([image], ("a",), min_score=0.3, min_iou=0.5).counts.tolist() == [
         [1, 0],
@@ -322,8 +322,8 @@ def test_labels_and_pixels_are_confused_too(tmp_path: Path) -> None:
 def pixel_counts(samples: list[Sample], maps: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
     counts = np.zeros((2, 2), np.int64)
     for sample, predicted in zip(samples, maps, strict=True):
-        truth = decode_semantic(sample.semantic or b"")
+        gt = decode_semantic(sample.semantic or b"")
         for a in range(2):
             for b in range(2):
-                counts[a, b] += int(((truth == a) & (predicted == b)).sum())
+                counts[a, b] += int(((gt == a) & (predicted == b)).sum())
     return counts

@@ -32,17 +32,17 @@ BOUNDS = [[0, 1e10], [0, 1024], [1024, 9216], [9216, 1e10]]
 
 
 def evaluated(
-    truth: dict[str, Any], found: list[dict[str, Any]], kind: str, thresholds: list[float]
+    gt: dict[str, Any], found: list[dict[str, Any]], kind: str, thresholds: list[float]
 ) -> NDArray[np.float64]:
     """Precision (T, 101, C, 4), classes by rising id; annotations are numbered from 1, because 0
     means "not matched".
     """
-    truth = copy.deepcopy(truth)
-    for number, annotation in enumerate(truth["annotations"], 1):
+    gt = copy.deepcopy(gt)
+    for number, annotation in enumerate(gt["annotations"], 1):
         annotation["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = truth
+        coco.dataset = gt
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(found)), kind)
         evaluation.params.maxDets = [100]
@@ -53,18 +53,18 @@ def evaluated(
     return np.asarray(evaluation.eval["precision"][..., 0])
 
 
-def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> NDArray[np.float64]:
+def reference(gt: dict[str, Any], found: list[dict[str, Any]], kind: str) -> NDArray[np.float64]:
     """(7, 101, C, 4), a class at a time, as the documentation describes it."""
-    categories = sorted(truth["categories"], key=lambda each: each["id"])
+    categories = sorted(gt["categories"], key=lambda each: each["id"])
     result = np.zeros((7, 101, len(categories), 4))
-    result[:3] = evaluated(truth, found, kind, [0.75, 0.5, 0.1])
+    result[:3] = evaluated(gt, found, kind, [0.75, 0.5, 0.1])
     for place, category in enumerate(categories):
         mine = [entry for entry in found if entry["category_id"] == category["id"]]
         similar = {
             each["id"] for each in categories if each["supercategory"] == category["supercategory"]
         }
         for row, forgiven in ((3, similar), (4, {each["id"] for each in categories})):
-            relabelled = copy.deepcopy(truth)
+            relabelled = copy.deepcopy(gt)
             for annotation in relabelled["annotations"]:
                 if (
                     annotation["category_id"] in forgiven
@@ -216,7 +216,7 @@ def one_image(image: ScoredImage) -> Paired:
 def test_tide_tells_the_kinds_of_errors_apart() -> None:
     """One object found, and then one error of each kind."""
     squares = [[float(x), 0.0, float(x) + 100, 100.0] for x in (0, 200, 400, 600, 800)]
-    truth = instances(squares, [0, 0, 0, 0, 1])
+    gt = instances(squares, [0, 0, 0, 0, 1])
     boxes = [
         squares[0],
         squares[0],
@@ -226,7 +226,7 @@ def test_tide_tells_the_kinds_of_errors_apart() -> None:
         [0.0, 900, 100, 1000],
     ]
     found = detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 0, 0, 1, 1, 0])
-    got = tide(one_image(ScoredImage("k", 1000, 1000, truth, found)))
+    got = tide(one_image(ScoredImage("k", 1000, 1000, gt, found)))
     assert got["counts"] == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 2}
     assert sum(got["shares"].values()) == pytest.approx(1)
     # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
@@ -331,16 +331,16 @@ def test_images_with_boxes_only_are_left_out_of_masks(
 ) -> None:
     images = [image for image in random_images(4, count=14, classes=5) if len(image.ground_truth)]
     data, predictions = write_coco_json(tmp_path, images)
-    truth = json.loads(Path(data).read_text())
-    undrawn = truth["images"][0]["id"]
-    for each in truth["annotations"]:
+    gt = json.loads(Path(data).read_text())
+    undrawn = gt["images"][0]["id"]
+    for each in gt["annotations"]:
         if each["image_id"] == undrawn:
             del each["segmentation"]
-    Path(data).write_text(json.dumps(truth))
+    Path(data).write_text(json.dumps(gt))
     assert main([predictions, "--data", data, "--type", "segm", "--out", str(tmp_path)]) == 0
     assert "1 images have boxes without masks and were left out" in capsys.readouterr().out
-    for each in truth["annotations"]:
+    for each in gt["annotations"]:
         each.pop("segmentation", None)
-    Path(data).write_text(json.dumps(truth))
+    Path(data).write_text(json.dumps(gt))
     with pytest.raises(ValueError, match="no masks; compare boxes instead"):
         main([predictions, "--data", data, "--type", "segm", "--out", str(tmp_path)])

@@ -225,7 +225,7 @@ def scene(rng: np.random.Generator, count: int = 12) -> tuple[SampleTruth, list[
     velocity = rng.normal(0, 2, (count, 2))
     none = np.zeros((0, 3))
     racks = Racks(centres=none, rotations=np.zeros((0, 3, 3)), sizes=none)
-    truth = NuscenesColumns(
+    gt = NuscenesColumns(
         classes=labels,
         centres=centres,
         sizes=sizes,
@@ -249,8 +249,8 @@ def scene(rng: np.random.Generator, count: int = 12) -> tuple[SampleTruth, list[
         }
         for row in range(count)
     ]
-    judged = truth.judged(CLASSES, vehicle, racks)
-    return SampleTruth(truth=judged, vehicle=vehicle, racks=racks), boxes
+    judged = gt.judged(CLASSES, vehicle, racks)
+    return SampleTruth(gt=judged, vehicle=vehicle, racks=racks), boxes
 
 
 def test_nuscenes_results_without_error(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_of_equal_scores_the_last_of_the_file_comes_first_whatever_its_token(
 ) -> None:
     """As in the devkit, which sorts (score, place in the file) and turns the list around."""
     known, (right, *_) = scene(np.random.default_rng(0), 1)
-    empty = replace(known, truth=known.truth.take(np.zeros(1, np.bool_)))
+    empty = replace(known, gt=known.gt.take(np.zeros(1, np.bool_)))
     scenes = {"a": empty, "b": known}
     file, found = tmp_path / "results.json", {}
     for order in ("ab", "ba"):

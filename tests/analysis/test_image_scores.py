@@ -23,19 +23,19 @@ def plain_iou(one: NDArray[np.float32], others: NDArray[np.float32]) -> list[np.
 
 
 def plain_score(image: ScoredImage, crowd_counts: bool) -> float:
-    truth, found = image.ground_truth, image.predicted
-    ignored = truth.difficult if crowd_counts else truth.difficult | truth.crowd
+    gt, found = image.ground_truth, image.predicted
+    ignored = gt.difficult if crowd_counts else gt.difficult | gt.crowd
     values = []
     for threshold in THRESHOLDS:
         precisions = []
-        for label in sorted(set(truth.classes[~ignored].tolist())):
+        for label in sorted(set(gt.classes[~ignored].tolist())):
             boxes = np.concatenate(
                 [
-                    truth.boxes_xyxy[(truth.classes == label) & ~ignored],
-                    truth.boxes_xyxy[(truth.classes == label) & ignored],
+                    gt.boxes_xyxy[(gt.classes == label) & ~ignored],
+                    gt.boxes_xyxy[(gt.classes == label) & ignored],
                 ]
             )
-            wanted = int(((truth.classes == label) & ~ignored).sum())
+            wanted = int(((gt.classes == label) & ~ignored).sum())
             mine = [
                 i for i in np.argsort(-found.scores, kind="stable") if found.classes[i] == label
             ]

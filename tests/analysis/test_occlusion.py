@@ -193,13 +193,13 @@ def test_what_lies_behind_is_told_from_masks() -> None:
     ]
     masks[2][60:75, 20:35] = 0
     masks.append(painted((slice(50, 75), slice(20, 50))))
-    truth = instances([[0, 0, 1, 1]] * len(masks))
-    coded = type(truth)(
-        **{name: getattr(truth, name) for name in truth.__slots__ if name != "masks"},
+    gt = instances([[0, 0, 1, 1]] * len(masks))
+    coded = type(gt)(
+        **{name: getattr(gt, name) for name in gt.__slots__ if name != "masks"},
         masks=tuple(encode_rle(m) for m in masks),
     )
     assert hidden_in(coded, 100, 120) == {0: "separated", 2: "occluded"}
-    assert hidden_in(truth, 100, 120) == {}
+    assert hidden_in(gt, 100, 120) == {}
 
 
 def test_lists_are_derived_written_and_measured_in_a_config(

@@ -67,10 +67,10 @@ def reference(
         for number, annotation in enumerate(content["annotations"], 1):
             annotation["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(json.loads(Path(results).read_text())), kind)
+        gt = COCO()
+        gt.dataset = content
+        gt.createIndex()
+        evaluation = COCOeval(gt, gt.loadRes(json.loads(Path(results).read_text())), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -269,10 +269,10 @@ def test_real_boxes_have_the_figures_of_the_reference(
 ) -> None:
     folder = shared_data / "eval_reference"
     expected = json.loads((folder / "expected.json").read_text())["expected"][name]["stats"]
-    truth, results = str(folder / f"{name}_gt.json"), str(folder / f"{name}_yolox_nano_dt.json")
-    report = run(tmp_path, results, "--data", truth)
+    gt, results = str(folder / f"{name}_gt.json"), str(folder / f"{name}_yolox_nano_dt.json")
+    report = run(tmp_path, results, "--data", gt)
     assert stats(report) == pytest.approx(expected, abs=1e-4)
-    assert stats(report) == pytest.approx(reference(truth, results), abs=1e-9)
+    assert stats(report) == pytest.approx(reference(gt, results), abs=1e-9)
 
 
 def test_real_keypoints_have_the_figures_of_the_reference(
@@ -293,10 +293,10 @@ def test_real_keypoints_have_the_figures_of_the_reference(
 
 
 def test_real_masks_have_the_figures_of_pycocotools(shared_data: Path, tmp_path: Path) -> None:
-    truth = shared_data / "eval_reference" / "coco_mini_val_gt.json"
+    gt = shared_data / "eval_reference" / "coco_mini_val_gt.json"
     rng = np.random.default_rng(0)
     entries = []
-    for annotation in json.loads(truth.read_text())["annotations"]:
+    for annotation in json.loads(gt.read_text())["annotations"]:
         if not annotation["iscrowd"]:
             moved = [
                 [float(value) for value in np.array(polygon) + rng.normal(0, 4)]
@@ -307,12 +307,12 @@ def test_real_masks_have_the_figures_of_pycocotools(shared_data: Path, tmp_path:
                 | {"segmentation": moved, "score": round(rng.random(), 1)}
             )
     (tmp_path / "polygons.json").write_text(json.dumps(entries))
-    report = run(tmp_path / "out", str(tmp_path / "polygons.json"), "--data", str(truth))
+    report = run(tmp_path / "out", str(tmp_path / "polygons.json"), "--data", str(gt))
     # with run lengths, which pycocotools wants
     rewritten = str(tmp_path / "out" / "boxes.coco.json")
     names = [f"segm_{name}" for name in STATS]
     assert [report[f"boxes/{name}"] for name in names] == pytest.approx(
-        reference(str(truth), rewritten, "segm"), abs=1e-9
+        reference(str(gt), rewritten, "segm"), abs=1e-9
     )
     assert report["boxes/segm_mAP"] > 0.2
 

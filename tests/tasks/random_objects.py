@@ -44,7 +44,7 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
         guessed_points[i, :, :2] = keypoints[near, :, :2] + rng.normal(0, 5, (points, 2))
         guessed_masks[i] = masks[near]
         kinds[i] = truth_kinds[near]
-    truth = Instances(
+    gt = Instances(
         boxes_xyxy=boxes,
         classes=truth_kinds,
         ids=np.arange(n),
@@ -64,7 +64,7 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
         masks=tuple(guessed_masks),
         keypoints=guessed_points,
     )
-    return ScoredImage(key, HEIGHT, WIDTH, truth, found)
+    return ScoredImage(key, HEIGHT, WIDTH, gt, found)
 
 
 def sample_of(image: ScoredImage) -> Sample:

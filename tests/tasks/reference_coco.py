@@ -26,10 +26,10 @@ def reference(
     """
     found = [entry for i, image in enumerate(images, 1) for entry in _found(kind, i, image)]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = _dataset(images, classes)
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        gt = COCO()
+        gt.dataset = _dataset(images, classes)
+        gt.createIndex()
+        evaluation = COCOeval(gt, gt.loadRes(found), kind)
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.params.useCats = int(use_cats)
@@ -41,24 +41,24 @@ def reference(
 def _dataset(images: Sequence[ScoredImage], classes: int) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        truth = image.ground_truth
-        for n in range(len(truth)):
-            assert truth.masks is not None
-            assert truth.keypoints is not None
+        gt = image.ground_truth
+        for n in range(len(gt)):
+            assert gt.masks is not None
+            assert gt.keypoints is not None
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": i,
-                    "category_id": int(truth.classes[n]) + 1,
-                    "bbox": _xywh(truth.boxes_xyxy[n]),
-                    "area": float(truth.areas[n]),
-                    "iscrowd": int(truth.crowd[n]),
+                    "category_id": int(gt.classes[n]) + 1,
+                    "bbox": _xywh(gt.boxes_xyxy[n]),
+                    "area": float(gt.areas[n]),
+                    "iscrowd": int(gt.crowd[n]),
                     "segmentation": {
                         "size": [image.height, image.width],
-                        "counts": truth.masks[n].decode(),
+                        "counts": gt.masks[n].decode(),
                     },
-                    "keypoints": truth.keypoints[n].ravel().tolist(),
-                    "num_keypoints": int((truth.keypoints[n, :, 2] > 0).sum()),
+                    "keypoints": gt.keypoints[n].ravel().tolist(),
+                    "num_keypoints": int((gt.keypoints[n, :, 2] > 0).sum()),
                 }
             )
     return {

@@ -34,16 +34,16 @@ SEEDS = st.integers(0, 10**6)
 LEFT, RIGHT = [10.0, 10, 60, 60], [100.0, 100, 180, 180]
 
 
-def softmax_scores(rng: np.random.Generator, truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    odds = rng.normal(size=(len(truth), len(NAMES))) * 2
-    odds[np.arange(len(truth)), truth] += 1.5
+def softmax_scores(rng: np.random.Generator, gt: NDArray[np.int64]) -> NDArray[np.float64]:
+    odds = rng.normal(size=(len(gt), len(NAMES))) * 2
+    odds[np.arange(len(gt)), gt] += 1.5
     return np.asarray(np.exp(odds) / np.exp(odds).sum(1, keepdims=True))
 
 
 def labelled(
-    metric: ExclusiveMetric | MultilabelMetric, truth: list[list[int]], scores: NDArray[np.float64]
+    metric: ExclusiveMetric | MultilabelMetric, gt: list[list[int]], scores: NDArray[np.float64]
 ) -> None:
-    for labels, row in zip(truth, scores, strict=True):
+    for labels, row in zip(gt, scores, strict=True):
         sample = image_sample(
             key="k", image=b"", height=1, width=1, labels=np.array(labels, np.int64)
         )
@@ -59,32 +59,32 @@ def labelled(
 @given(seed=SEEDS)
 def test_one_label_an_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 3, 300)
-    scores = softmax_scores(rng, truth)
+    gt = rng.integers(0, 3, 300)
+    scores = softmax_scores(rng, gt)
     metric = ExclusiveMetric(NAMES)
-    labelled(metric, [[int(label)] for label in truth], scores)
+    labelled(metric, [[int(label)] for label in gt], scores)
     chart = metric.charts()
     assert chart.confusion is not None
     assert chart.precision_recall is not None
-    np.testing.assert_array_equal(chart.confusion.counts, confusion_matrix(truth, scores.argmax(1)))
+    np.testing.assert_array_equal(chart.confusion.counts, confusion_matrix(gt, scores.argmax(1)))
     binned = np.array([_bins(row) for row in scores])
     for label in range(3):
         np.testing.assert_allclose(
             chart.precision_recall.precision[label],
-            plain_curve(binned[:, label], truth == label),
+            plain_curve(binned[:, label], gt == label),
             atol=1e-12,
         )
-    exact = [average_precision_score(truth == label, scores[:, label]) for label in range(3)]
+    exact = [average_precision_score(gt == label, scores[:, label]) for label in range(3)]
     # what the steps of scores and of recalls may cost
     np.testing.assert_allclose(chart.precision_recall.average, exact, atol=0.04)
 
 
-def plain_curve(scores: NDArray[np.int64], truth: NDArray[np.bool_]) -> list[float]:
+def plain_curve(scores: NDArray[np.int64], gt: NDArray[np.bool_]) -> list[float]:
     """At each recall the best precision of any threshold that reaches it, score by score."""
     points = []
     for threshold in sorted(set(scores.tolist())):
-        right, found = int((truth & (scores >= threshold)).sum()), int((scores >= threshold).sum())
-        points.append((right / int(truth.sum()), right / found))
+        right, found = int((gt & (scores >= threshold)).sum()), int((scores >= threshold).sum())
+        points.append((right / int(gt.sum()), right / found))
     return [
         max(
             (precision for recall, precision in points if recall >= wanted / 100 - 1e-12),
@@ -200,9 +200,9 @@ def test_objects_by_hand(
 
 @pytest.mark.parametrize("kind", ["difficult", "crowd"])
 def test_what_need_not_be_found_is_in_no_cell(kind: str) -> None:
-    truth = instances([LEFT, RIGHT], [0, 0], **{kind: [False, True]})  # type: ignore[arg-type]
+    gt = instances([LEFT, RIGHT], [0, 0], **{kind: [False, True]})  # type: ignore[arg-type]
     image = ScoredImage(
-        "a", 300, 300, truth, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0])
+        "a", 300, 300, gt, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0])
     )
     assert detection_confusion([image], ("a",)).counts.tolist() == [[1, 0], [0, 0]]
 

@@ -32,31 +32,31 @@ def fcn() -> tuple[Fcn, dict[str, torch.Tensor]]:
 
 def test_the_pixel_loss_is_cross_entropy_over_pixels_with_a_class() -> None:
     head, features = fcn()
-    truth = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8)
-    truth[0, 2:4] = IGNORE_INDEX
+    gt = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8)
+    gt[0, 2:4] = IGNORE_INDEX
     terms = head.losses(
         features,
-        {"classes": truth, "annotated": torch.tensor([True, True]), "known_classes": known(2, 3)},
+        {"classes": gt, "annotated": torch.tensor([True, True]), "known_classes": known(2, 3)},
         CONTEXT,
     )
-    counted = truth != IGNORE_INDEX
+    counted = gt != IGNORE_INDEX
     logits = head.logits(features, CONTEXT).permute(0, 2, 3, 1)[counted]
     value, count = terms["pixel"]
     assert count == counted.sum() == 100
-    torch.testing.assert_close(value / count, F.cross_entropy(logits, truth[counted].long()))
+    torch.testing.assert_close(value / count, F.cross_entropy(logits, gt[counted].long()))
 
 
 def test_an_auxiliary_head_learns_the_class_in_the_middle_of_each_cell() -> None:
     head, features = fcn()
     head.train_only = True
-    truth = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8)
+    gt = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8)
     value, count = head.losses(
         features,
-        {"classes": truth, "annotated": torch.tensor([True, True]), "known_classes": known(2, 3)},
+        {"classes": gt, "annotated": torch.tensor([True, True]), "known_classes": known(2, 3)},
         CONTEXT,
     )["pixel"]
     assert count == 2 * 3 * 5
-    middle = truth[:, 1::2, 1::2].long()
+    middle = gt[:, 1::2, 1::2].long()
     torch.testing.assert_close(value / count, F.cross_entropy(head.cells(features), middle))
 
 

@@ -143,9 +143,9 @@ def test_yolov3_targets_can_be_reached_by_its_boxes(name: str) -> None:
         boxes, torch.ones(1, 4, dtype=torch.bool), SIZES, STRIDES, head.anchors_px
     )
     corners, strides = cell_corners(SIZES, STRIDES, head.anchors, torch.device("cpu"))
-    truth, where = boxes[0, match[positive]], place[positive]
-    share_xy = (((truth[:, :2] + truth[:, 2:]) / 2 - corners[where]) / strides[where] + 0.5) / 2
-    share_wh = ((truth[:, 2:] - truth[:, :2]) / head.anchors_of(SIZES)[where]).sqrt() / 2
+    gt, where = boxes[0, match[positive]], place[positive]
+    share_xy = (((gt[:, :2] + gt[:, 2:]) / 2 - corners[where]) / strides[where] + 0.5) / 2
+    share_wh = ((gt[:, 2:] - gt[:, :2]) / head.anchors_of(SIZES)[where]).sqrt() / 2
     shares = torch.cat([share_xy, share_wh], dim=1)
     assert float(shares.min()) >= 0
     assert float(shares.max()) <= 1
@@ -153,7 +153,7 @@ def test_yolov3_targets_can_be_reached_by_its_boxes(name: str) -> None:
     raw[0, where, :4] = shares.logit(eps=1e-6)
     found = head.boxes(raw, SIZES)[0, where]
     unique = torch.tensor([int((where == each).sum()) == 1 for each in where])
-    torch.testing.assert_close(found[unique], truth[unique], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found[unique], gt[unique], rtol=1e-3, atol=1e-2)
 
 
 def test_a_level_may_have_more_anchors_than_another_but_not_none() -> None:

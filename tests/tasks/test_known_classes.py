@@ -185,16 +185,16 @@ def test_scores_of_unknown_classes_do_not_count_for_any_number_of_labels() -> No
 
 
 def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
-    truth = png([[0, 0, 1, 1]])
+    gt = png([[0, 0, 1, 1]])
     found = SemanticMap(classes=np.array([[0, 2, 1, 0]], np.uint8))
-    metric = counted(FcnHead(), (sample(CAT_DOG, semantic=truth), found))
+    metric = counted(FcnHead(), (sample(CAT_DOG, semantic=gt), found))
     table = metric.per_class()
     # one right, one of dog's; the pixel of fox is not there
     assert table["cat"]["IoU"] == pytest.approx(1 / 2)
     assert table["dog"]["IoU"] == pytest.approx(1 / 2)
     assert math.isnan(table["fox"]["IoU"])
     assert metric.result()["aAcc"] == pytest.approx(2 / 3)
-    assert counted(FcnHead(), (sample(None, semantic=truth), found)).per_class()["fox"]["IoU"] == 0
+    assert counted(FcnHead(), (sample(None, semantic=gt), found)).per_class()["fox"]["IoU"] == 0
 
 
 def test_the_class_converter_says_which_classes_a_dataset_knows() -> None:

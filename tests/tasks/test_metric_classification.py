@@ -27,20 +27,20 @@ def sample(labels: list[int] | None) -> Sample:
     )
 
 
-def exclusive(truth: list[int], scores: list[list[float]]) -> ExclusiveMetric:
+def exclusive(gt: list[int], scores: list[list[float]]) -> ExclusiveMetric:
     counted = CLASSIFICATION.metric(LinearHead(), VOCABULARY)
     assert isinstance(counted, ExclusiveMetric)
-    for label, row in zip(truth, scores, strict=True):
+    for label, row in zip(gt, scores, strict=True):
         counted.update(
             sample([label]), LabelScores(scores=np.array(row, np.float32), exclusive=True)
         )
     return counted
 
 
-def multilabel(truth: np.ndarray, scores: np.ndarray) -> MultilabelMetric:
+def multilabel(gt: np.ndarray, scores: np.ndarray) -> MultilabelMetric:
     counted = CLASSIFICATION.metric(MultilabelHead(), VOCABULARY)
     assert isinstance(counted, MultilabelMetric)
-    for present, row in zip(truth, scores, strict=True):
+    for present, row in zip(gt, scores, strict=True):
         counted.update(
             sample(np.flatnonzero(present).tolist()),
             LabelScores(scores=row.astype(np.float32), exclusive=False),
@@ -52,45 +52,45 @@ def multilabel(truth: np.ndarray, scores: np.ndarray) -> MultilabelMetric:
 @given(seed=SEEDS)
 def test_exclusive_figures_are_those_of_sklearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth, scores = rng.integers(0, 7, 60), rng.random((60, 7)).round(2)
-    scores[np.arange(60), truth] += rng.random(60) * 0.5
-    counted = exclusive(truth.tolist(), scores.tolist())
+    gt, scores = rng.integers(0, 7, 60), rng.random((60, 7)).round(2)
+    scores[np.arange(60), gt] += rng.random(60) * 0.5
+    counted = exclusive(gt.tolist(), scores.tolist())
     best = scores.argmax(1)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, best, labels=range(7), zero_division=0
+        gt, best, labels=range(7), zero_division=0
     )
     result = counted.result()
-    assert result["top1"] == pytest.approx((best == truth).mean())
+    assert result["top1"] == pytest.approx((best == gt).mean())
     rank = np.argsort(-scores.astype(np.float32), axis=1, kind="stable")[:, :5]
-    assert result["top5"] == pytest.approx((rank == truth[:, None]).any(1).mean())
-    used = np.array([label in truth or label in best for label in range(7)])
+    assert result["top5"] == pytest.approx((rank == gt[:, None]).any(1).mean())
+    used = np.array([label in gt or label in best for label in range(7)])
     assert result["precision"] == pytest.approx(precision[used].mean())
     assert result["f1"] == pytest.approx(f1[used].mean())
-    assert result["recall"] == pytest.approx(recall[np.unique(truth)].mean())
+    assert result["recall"] == pytest.approx(recall[np.unique(gt)].mean())
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
 def test_multilabel_figures_are_those_of_sklearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth = rng.random((50, 7)) < np.linspace(0, 0.6, 7)
+    gt = rng.random((50, 7)) < np.linspace(0, 0.6, 7)
     scores = (
-        np.clip(truth * rng.random((50, 7)) + rng.random((50, 7)) * 0.5, 0, 1)
+        np.clip(gt * rng.random((50, 7)) + rng.random((50, 7)) * 0.5, 0, 1)
         .round(1)
         .astype(np.float32)
     )
-    counted = multilabel(truth, scores)
+    counted = multilabel(gt, scores)
     table, result = counted.per_class(), counted.result()
     known = []
     for number, name in enumerate(NAMES):
-        if truth[:, number].any():
-            known.append(average_precision_score(truth[:, number], scores[:, number]))
+        if gt[:, number].any():
+            known.append(average_precision_score(gt[:, number], scores[:, number]))
             assert table[name]["AP"] == pytest.approx(known[-1])
         else:
             assert np.isnan(table[name]["AP"])
     assert result["mAP"] == pytest.approx(np.mean(known))
     assert result["micro_f1"] == pytest.approx(
-        f1_score(truth, scores >= 0.5, average="micro", zero_division=0)
+        f1_score(gt, scores >= 0.5, average="micro", zero_division=0)
     )
 
 
@@ -98,17 +98,17 @@ def test_multilabel_figures_are_those_of_sklearn(seed: int) -> None:
 @given(seed=SEEDS, cut=st.integers(0, 20))
 def test_merging_any_split_is_one_pass(seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
-    truth, scores = rng.integers(0, 7, 20), rng.random((20, 7)).round(1)
+    gt, scores = rng.integers(0, 7, 20), rng.random((20, 7)).round(1)
     first, second = (
-        exclusive(truth[:cut].tolist(), scores[:cut].tolist()),
-        exclusive(truth[cut:].tolist(), scores[cut:].tolist()),
+        exclusive(gt[:cut].tolist(), scores[:cut].tolist()),
+        exclusive(gt[cut:].tolist(), scores[cut:].tolist()),
     )
     second.confusion.flags.writeable = (
         False  # as the arrays are that come back from another process
     )
     second.merge(first)
     assert second.result() == pytest.approx(
-        exclusive(truth.tolist(), scores.tolist()).result(), nan_ok=True
+        exclusive(gt.tolist(), scores.tolist()).result(), nan_ok=True
     )
     many = rng.random((20, 7)) < 0.3
     left, right = multilabel(many[:cut], scores[:cut]), multilabel(many[cut:], scores[cut:])

@@ -117,9 +117,9 @@ def test_an_object_whose_id_is_zero_is_found() -> None:
 @pytest.mark.parametrize("kind", ["difficult", "crowd"])
 def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
-    truth = instances(boxes, **{kind: [False, True]})  # type: ignore[arg-type]
-    found = ScoredImage("a", 200, 200, truth, detections(boxes, [0.5, 0.9]))
-    missed = ScoredImage("a", 200, 200, truth, detections(boxes[:1], [0.5]))
+    gt = instances(boxes, **{kind: [False, True]})  # type: ignore[arg-type]
+    found = ScoredImage("a", 200, 200, gt, detections(boxes, [0.5, 0.9]))
+    missed = ScoredImage("a", 200, 200, gt, detections(boxes[:1], [0.5]))
     for image in (found, missed):
         result = measured([image], ("a",)).result()
         assert result["mAP"] == pytest.approx(1.0)
@@ -154,13 +154,13 @@ def empty_masks(images: list[ScoredImage], seed: int) -> list[ScoredImage]:
     nothing = encode_rle(np.zeros((HEIGHT, WIDTH), bool))
     changed = []
     for image in images:
-        truth, found = (
+        gt, found = (
             tuple(nothing if rng.random() < 0.2 else mask for mask in each.masks or ())
             for each in (image.ground_truth, image.predicted)
         )
         changed.append(
             image._replace(
-                ground_truth=dataclasses.replace(image.ground_truth, masks=truth),
+                ground_truth=dataclasses.replace(image.ground_truth, masks=gt),
                 predicted=dataclasses.replace(image.predicted, masks=found),
             )
         )
@@ -263,19 +263,19 @@ def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, floa
     taken: set[tuple[int, int]] = set()
     marks: list[bool] = []
     for _, i, n in pool:
-        truth = images[i].ground_truth
+        gt = images[i].ground_truth
         overlaps = [
             (
-                iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[
+                iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], gt.boxes_xyxy[m : m + 1])[
                     0, 0
                 ],
                 -m,
             )
-            for m in range(len(truth))
-            if truth.classes[m] == label
+            for m in range(len(gt))
+            if gt.classes[m] == label
         ]
         best, place = max(overlaps, default=(0.0, 0))
-        if best >= 0.5 and truth.crowd[-place]:
+        if best >= 0.5 and gt.crowd[-place]:
             continue
         marks.append(best >= 0.5 and (i, place) not in taken)
         taken.add((i, place)) if best >= 0.5 else None

@@ -19,39 +19,39 @@ from mtl_ray.tasks.segmentation.task import SEGMENTATION
 VOCABULARY = Vocabulary(classes={"semantic": ("sky", "road", "tree", "unseen")})
 
 
-def sample(truth: NDArray[np.uint8], key: str = "a") -> Sample:
-    _, png = cv2.imencode(".png", truth)
+def sample(gt: NDArray[np.uint8], key: str = "a") -> Sample:
+    _, png = cv2.imencode(".png", gt)
     return image_sample(
-        key=key, image=b"", height=truth.shape[0], width=truth.shape[1], semantic=png.tobytes()
+        key=key, image=b"", height=gt.shape[0], width=gt.shape[1], semantic=png.tobytes()
     )
 
 
 def random_pair(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 40, 2))
-    truth = rng.choice(np.array([0, 1, 2, 255], np.uint8), shape)
-    found = np.where(rng.random(shape) < 0.7, truth, rng.integers(0, 3, shape)).astype(np.uint8)
+    gt = rng.choice(np.array([0, 1, 2, 255], np.uint8), shape)
+    found = np.where(rng.random(shape) < 0.7, gt, rng.integers(0, 3, shape)).astype(np.uint8)
     found[found == 255] = 0
-    return truth, found
+    return gt, found
 
 
 def measured(seeds: list[int]) -> SemanticMetric:
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     for seed in seeds:
-        truth, found = random_pair(seed)
-        counted.update(sample(truth), SemanticMap(classes=found))
+        gt, found = random_pair(seed)
+        counted.update(sample(gt), SemanticMap(classes=found))
     return counted
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_figures_are_a_plain_count(seed: int) -> None:
-    truth, found = random_pair(seed)
-    known = truth != 255
+    gt, found = random_pair(seed)
+    known = gt != 255
     table = measured([seed]).per_class()
     right = 0
     for number, name in enumerate(("sky", "road", "tree")):
-        mine, theirs = (truth == number) & known, (found == number) & known
+        mine, theirs = (gt == number) & known, (found == number) & known
         both, either = int((mine & theirs).sum()), int((mine | theirs).sum())
         right += both
         assert table[name]["IoU"] == pytest.approx(both / either if either else np.nan, nan_ok=True)
@@ -73,10 +73,10 @@ def test_figures_are_a_plain_count(seed: int) -> None:
 
 def test_a_class_that_is_nowhere_is_left_out_and_one_only_predicted_counts_zero() -> None:
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
-    truth = np.zeros((4, 4), np.uint8)
-    found = truth.copy()
+    gt = np.zeros((4, 4), np.uint8)
+    found = gt.copy()
     found[0, 0] = 1
-    counted.update(sample(truth), SemanticMap(classes=found))
+    counted.update(sample(gt), SemanticMap(classes=found))
     table = counted.per_class()
     assert table["road"]["IoU"] == table["road"]["Dice"] == 0.0
     assert np.isnan(table["road"]["Acc"])
@@ -95,10 +95,10 @@ def test_merging_any_split_is_one_pass(seeds: list[int], cut: int) -> None:
 
 
 def test_large_maps_are_counted_exactly() -> None:
-    truth = np.zeros((5000, 4000), np.uint8)
-    truth[-1, -1] = 1
-    counts = pixel_confusion(truth, np.zeros_like(truth))
-    assert counts[0, 0] == truth.size - 1
+    gt = np.zeros((5000, 4000), np.uint8)
+    gt[-1, -1] = 1
+    counts = pixel_confusion(gt, np.zeros_like(gt))
+    assert counts[0, 0] == gt.size - 1
     assert counts[1, 0] == 1
 
 
@@ -114,22 +114,22 @@ def test_a_sample_without_a_map_is_left_out_and_a_map_of_another_size_refused() 
 @pytest.mark.parametrize("mode", ["P", "L", "I;16", "1"])
 def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
     """A palette's colours are not its classes: what trains can be measured."""
-    truth = (
+    gt = (
         np.array([[0, 1], [1, 0]], np.uint8)
         if mode == "1"
         else np.array([[0, 1], [2, 255]], np.uint8)
     )
-    picture = Image.fromarray(truth.astype(np.uint16) if mode == "I;16" else truth)
+    picture = Image.fromarray(gt.astype(np.uint16) if mode == "I;16" else gt)
     if mode == "P":
         picture.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200] + [0] * 753)
     if mode == "1":
-        picture = Image.fromarray(truth.astype(bool))
+        picture = Image.fromarray(gt.astype(bool))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     counted.update(
         image_sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()),
-        SemanticMap(classes=truth % 255),
+        SemanticMap(classes=gt % 255),
     )
     assert counted.result()["aAcc"] == 1.0
 

@@ -42,22 +42,22 @@ class ConfusionRule:
 
 
 def near_pairs(
-    truth: NuscenesColumns, found: NuscenesColumns, rule: ConfusionRule
+    gt: NuscenesColumns, found: NuscenesColumns, rule: ConfusionRule
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Detections, objects, and how well they fit (more is better), of the pairs in one frame that
     match.
     """
-    one, other = same_frame_pairs(found.frames, truth.frames)
-    between = found.centres[one, :2] - truth.centres[other, :2]
+    one, other = same_frame_pairs(found.frames, gt.frames)
+    between = found.centres[one, :2] - gt.centres[other, :2]
     apart = np.sqrt((between**2).sum(axis=1))
     if rule.metres is not None:
         near = apart < rule.metres
         return one[near], other[near], -apart[near]
-    radius = [np.hypot(each.sizes[:, 0], each.sizes[:, 1]) / 2 for each in (found, truth)]
+    radius = [np.hypot(each.sizes[:, 0], each.sizes[:, 1]) / 2 for each in (found, gt)]
     near = apart < radius[0][one] + radius[1][other]
     one, other = one[near], other[near]
-    common = paired_intersections(_boxes(found)[one], _boxes(truth)[other])
-    areas = [each.sizes[:, 0] * each.sizes[:, 1] for each in (found, truth)]
+    common = paired_intersections(_boxes(found)[one], _boxes(gt)[other])
+    areas = [each.sizes[:, 0] * each.sizes[:, 1] for each in (found, gt)]
     overlap = common / np.maximum(areas[0][one] + areas[1][other] - common, 1e-12)
     fits = overlap >= rule.overlap
     return one[fits], other[fits], overlap[fits]
@@ -86,30 +86,30 @@ def object_confusion(
         min_score: of the detections that count.
         rule: what matches.
     """
-    truth = join_nuscenes([each.truth for each in frames])
+    gt = join_nuscenes([each.gt for each in frames])
     found = join_nuscenes([each.found for each in frames])
     found = found.take((found.scores >= min_score) & (found.state == 0))
-    detection, place, fit = near_pairs(truth, found, rule)
+    detection, place, fit = near_pairs(gt, found, rule)
     rank = np.empty(len(found), np.int64)
     rank[np.argsort(-found.scores, kind="stable")] = np.arange(len(found))
-    same = found.classes[detection] == truth.classes[place]
+    same = found.classes[detection] == gt.classes[place]
     chosen = np.full(len(found), NOTHING, np.int64)
     for eligible in (same, ~same):
-        free = np.ones(len(truth), np.bool_)
+        free = np.ones(len(gt), np.bool_)
         free[chosen[chosen != NOTHING]] = False
         pairs = np.flatnonzero(eligible & free[place] & (chosen[detection] == NOTHING))
         pairs = pairs[np.lexsort((place[pairs], -fit[pairs], rank[detection[pairs]]))]
-        got = serial_choice(rank[detection[pairs]], place[pairs], len(found), len(truth))
+        got = serial_choice(rank[detection[pairs]], place[pairs], len(found), len(gt))
         got = pairs[got[got != NOTHING]]
         chosen[detection[got]] = place[got]
     none = len(names)
-    of = np.append(truth.classes, none)[chosen]  # NOTHING is the last
-    counted = np.append(truth.state == 0, True)[chosen]
+    of = np.append(gt.classes, none)[chosen]  # NOTHING is the last
+    counted = np.append(gt.state == 0, True)[chosen]
     counts = np.zeros((none + 1, none + 1), np.int64)
     np.add.at(counts, (of[counted], found.classes[counted]), 1)
-    missed = truth.state == 0
+    missed = gt.state == 0
     missed[chosen[chosen != NOTHING]] = False
-    counts[:none, none] += np.bincount(truth.classes[missed], minlength=none)
+    counts[:none, none] += np.bincount(gt.classes[missed], minlength=none)
     return Confusion(
         names=(*names, BACKGROUND),
         counts=counts,

@@ -62,8 +62,8 @@ class Detection3dMetric:
 
     def update(self, sample: Sample, prediction: Detections3d) -> None:
         """Keeps one cloud; one whose objects are not annotated is left out."""
-        truth: Boxes3d | None = sample.annotations.get("boxes_3d")
-        if truth is None:
+        gt: Boxes3d | None = sample.annotations.get("boxes_3d")
+        if gt is None:
             return
         points = sample.inputs.get("points")
         calibration = SensorCalibration() if points is None else points.calibration
@@ -73,8 +73,8 @@ class Detection3dMetric:
             MeasuredFrame(
                 key=sample.key,
                 benchmark=calibration.benchmark,
-                kitti=None if of_nuscenes else kitti_frame(truth, found, self.names, calibration),
-                nuscenes=nuscenes_frame(truth, found, self.names, calibration),
+                kitti=None if of_nuscenes else kitti_frame(gt, found, self.names, calibration),
+                nuscenes=nuscenes_frame(gt, found, self.names, calibration),
             )
         )
 
@@ -178,12 +178,12 @@ class Detection3dMetric:
         """How many objects of each class count, and why the others do not, by the main metric."""
         frames = self._ordered()
         if self.benchmark == "nuscenes":
-            samples = [each.nuscenes.truth for each in frames if each.nuscenes is not None]
+            samples = [each.nuscenes.gt for each in frames if each.nuscenes is not None]
             objects = join_nuscenes(samples)
             return [nuscenes_count_line(objects, c, name) for c, name in enumerate(self.names)]
-        truth = join_kitti([each.kitti.truth for each in frames if each.kitti is not None])
-        lines = [count_line(truth, name) for name in self.names]
-        if len(truth) and np.isinf(truth.heights).all():
+        gt = join_kitti([each.kitti.gt for each in frames if each.kitti is not None])
+        lines = [count_line(gt, name) for name in self.names]
+        if len(gt) and np.isinf(gt.heights).all():
             lines.append(
                 "the data has no camera or several, so it is measured in the whole cloud: all "
                 "objects that are not marked as occluded or cut off count at every level, and 2D "
@@ -197,8 +197,8 @@ class Detection3dMetric:
         """
         if self.benchmark == "nuscenes":
             return ERRORS
-        truth = [each.nuscenes.truth for each in self.frames if each.nuscenes is not None]
-        moving = any(np.isfinite(each.velocity).any() for each in truth)
+        gt = [each.nuscenes.gt for each in self.frames if each.nuscenes is not None]
+        moving = any(np.isfinite(each.velocity).any() for each in gt)
         return tuple(name for name in ERRORS if name != "AAE" and (moving or name != "AVE"))
 
     def _telling(self) -> frozenset[str]:

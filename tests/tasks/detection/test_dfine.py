@@ -614,10 +614,10 @@ def test_eight_images_are_learnt_by_heart() -> None:
     for row in range(8):
         arrays = {name: value[row].numpy() for name, value in found.items()}
         target = {name: value[row] for name, value in seen.targets["instances"].items()}
-        truth = instances(
+        gt = instances(
             target["boxes"][target["present"]].tolist(),
             target["classes"][target["present"]].tolist(),
         )
-        sample = image_sample(key=str(row), image=b"", height=96, width=128, instances=truth)
+        sample = image_sample(key=str(row), image=b"", height=96, width=128, instances=gt)
         metric.update(sample, head.task.decode(arrays, frame, head))
     assert metric.result()["mAP50"] >= 0.9

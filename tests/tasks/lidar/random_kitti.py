@@ -20,13 +20,13 @@ def random_frame(rng: np.random.Generator, most: int = 12, copies: float = 1.5) 
     """One frame with up to ``most`` objects and about ``copies`` detections of each."""
     count = int(rng.integers(0, most))
     names = rng.choice(list(SIZES), count, p=[0.4, 0.1, 0.15, 0.07, 0.12, 0.06, 0.1])
-    truth, image, location = _objects(rng, names)
+    gt, image, location = _objects(rng, names)
     of_object = np.repeat(np.arange(count), rng.poisson(copies, count))
     noise = rng.choice([0.02, 0.08, 0.3], len(of_object))
     spread = noise[:, None]
     hwl = np.array([SIZES[name] for name in names[of_object]]).reshape(-1, 3)
     hwl = hwl * rng.uniform(1 - spread / 2, 1 + spread / 2)
-    turn = -truth.boxes[of_object, 6] + rng.normal(0, noise)
+    turn = -gt.boxes[of_object, 6] + rng.normal(0, noise)
     turn += np.pi * (rng.random(len(of_object)) < 0.2)
     place = location[of_object] + rng.normal(0, spread, (len(of_object), 3))
     guessed = [
@@ -42,7 +42,7 @@ def random_frame(rng: np.random.Generator, most: int = 12, copies: float = 1.5) 
         alpha=turn - np.arctan2(place[:, 0], place[:, 2]),
         scores=rng.random(len(of_object)).round(2),  # equal ones occur
     )
-    return KittiFrame(truth=truth, found=found)
+    return KittiFrame(gt=gt, found=found)
 
 
 def _objects(
@@ -57,7 +57,7 @@ def _objects(
     half = np.column_stack([height * rng.uniform(0.4, 1, count), height / 2])
     image = np.concatenate([middle - half, middle + half], axis=1)
     rotation = rng.uniform(-np.pi, np.pi, count)
-    truth = columns(
+    gt = columns(
         list(names),
         camera_boxes(location, hwl, rotation),
         boxes_2d=image,
@@ -65,4 +65,4 @@ def _objects(
         truncation=rng.choice([0, 0, 0.1, 0.2, 0.4, 0.7], count),
         occlusion=rng.choice([0, 0, 1, 2, 3], count),
     )
-    return truth, image, location
+    return gt, image, location

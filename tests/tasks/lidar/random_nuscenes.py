@@ -24,7 +24,7 @@ def random_sample(
 ) -> NuscenesFrame:
     """One sample with up to ``most`` objects and about ``copies`` detections of each."""
     count = int(rng.integers(0, most))
-    truth = _columns(
+    gt = _columns(
         rng.integers(0, len(CLASSES) - 1, count),  # no barrier has an object
         rng.uniform(-reach, reach, (count, 3)),
         rng.uniform(0.5, 4, (count, 3)),
@@ -38,16 +38,16 @@ def random_sample(
     size = len(of)
     spread = rng.choice([0.2, 0.7, 2.5], size)[:, None]
     found = _columns(
-        np.where(rng.random(size) < 0.9, truth.classes[of], rng.integers(0, 10, size)),
-        truth.centres[of] + rng.normal(0, spread, (size, 3)),
-        truth.sizes[of] * rng.uniform(0.7, 1.4, (size, 3)),
-        truth.yaw[of] + rng.normal(0, spread[:, 0]),
-        np.nan_to_num(truth.velocity[of]) + rng.normal(0, 1, (size, 2)),
+        np.where(rng.random(size) < 0.9, gt.classes[of], rng.integers(0, 10, size)),
+        gt.centres[of] + rng.normal(0, spread, (size, 3)),
+        gt.sizes[of] * rng.uniform(0.7, 1.4, (size, 3)),
+        gt.yaw[of] + rng.normal(0, spread[:, 0]),
+        np.nan_to_num(gt.velocity[of]) + rng.normal(0, 1, (size, 2)),
         rng.choice(ATTRIBUTES, size),
         rng.random(size).round(2),  # equal ones occur
         np.full(size, -1),
     )
-    return NuscenesFrame(truth=truth, found=found)
+    return NuscenesFrame(gt=gt, found=found)
 
 
 def _columns(

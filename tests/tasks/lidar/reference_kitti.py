@@ -19,17 +19,17 @@ def reference_ap(
     """Precision and orientation at 41 recalls."""
     states = [_states(frame, name, level) for frame in frames]
     overlaps = [_overlaps(frame, area) for frame in frames]
-    total = sum(truth.count(0) for truth, _ in states)
+    total = sum(gt.count(0) for gt, _ in states)
     scores: list[float] = []
-    for frame, (truth, found), overlap in zip(frames, states, overlaps, strict=True):
-        scores += _first_pass(frame, truth, found, overlap, least)
+    for frame, (gt, found), overlap in zip(frames, states, overlaps, strict=True):
+        scores += _first_pass(frame, gt, found, overlap, least)
     thresholds = _thresholds(sorted(scores, reverse=True), total)
     precision, orientation = [0.0] * 41, [0.0] * 41
     for place, threshold in enumerate(thresholds):
         right = wrong = 0
         similarity = 0.0
-        for frame, (truth, found), overlap in zip(frames, states, overlaps, strict=True):
-            counted = _second_pass(frame, truth, found, overlap, least, threshold, area)
+        for frame, (gt, found), overlap in zip(frames, states, overlaps, strict=True):
+            counted = _second_pass(frame, gt, found, overlap, least, threshold, area)
             right, wrong = right + counted[0], wrong + counted[1]
             similarity += counted[2]
         precision[place] = right / (right + wrong)
@@ -42,34 +42,34 @@ def reference_ap(
 
 
 def _states(frame: KittiFrame, name: str, level: int) -> tuple[list[int], list[int]]:
-    truth, found = [], []
-    for g in range(len(frame.truth)):
-        own = str(frame.truth.names[g]).lower()
-        box = frame.truth.boxes_2d[g]
+    gt, found = [], []
+    for g in range(len(frame.gt)):
+        own = str(frame.gt.names[g]).lower()
+        box = frame.gt.boxes_2d[g]
         hard = (
-            frame.truth.occlusion[g] > OCCLUSIONS[level]
-            or frame.truth.truncation[g] > TRUNCATIONS[level]
+            frame.gt.occlusion[g] > OCCLUSIONS[level]
+            or frame.gt.truncation[g] > TRUNCATIONS[level]
             or box[3] - box[1] <= HEIGHTS[level]
         )
         if own == name.lower():
-            truth.append(1 if hard else 0)
+            gt.append(1 if hard else 0)
         else:
-            truth.append(1 if NEIGHBOUR.get(name.lower()) == own else -1)
+            gt.append(1 if NEIGHBOUR.get(name.lower()) == own else -1)
     for d in range(len(frame.found)):
         box = frame.found.boxes_2d[d]
         if abs(box[3] - box[1]) < HEIGHTS[level]:
             found.append(1)
         else:
             found.append(0 if str(frame.found.names[d]).lower() == name.lower() else -1)
-    return truth, found
+    return gt, found
 
 
 def _overlaps(frame: KittiFrame, area: str) -> NDArray[np.float64]:
     if area != "2D":
-        return (bev_iou if area == "BEV" else iou_3d)(frame.found.boxes, frame.truth.boxes)
-    values = np.zeros((len(frame.found), len(frame.truth)))
+        return (bev_iou if area == "BEV" else iou_3d)(frame.found.boxes, frame.gt.boxes)
+    values = np.zeros((len(frame.found), len(frame.gt)))
     for d, box in enumerate(frame.found.boxes_2d):
-        for g, other in enumerate(frame.truth.boxes_2d):
+        for g, other in enumerate(frame.gt.boxes_2d):
             common = _common(box, other)
             values[d, g] = common / (_area(box) + _area(other) - common)
     return values
@@ -87,14 +87,14 @@ def _area(box: NDArray[np.float64]) -> float:
 
 def _first_pass(
     frame: KittiFrame,
-    truth: Sequence[int],
+    gt: Sequence[int],
     found: Sequence[int],
     overlap: NDArray[np.float64],
     least: float,
 ) -> list[float]:
     taken: set[int] = set()
     scores = []
-    for g, state in enumerate(truth):
+    for g, state in enumerate(gt):
         free = [
             d
             for d, other in enumerate(found)
@@ -124,7 +124,7 @@ def _thresholds(scores: Sequence[float], total: int) -> list[float]:
 
 def _second_pass(
     frame: KittiFrame,
-    truth: Sequence[int],
+    gt: Sequence[int],
     found: Sequence[int],
     overlap: NDArray[np.float64],
     least: float,
@@ -134,7 +134,7 @@ def _second_pass(
     taken: set[int] = set()
     right, similarity = 0, 0.0
     shown = [d for d, s in enumerate(found) if s != -1 and frame.found.scores[d] >= threshold]
-    for g, state in enumerate(truth):
+    for g, state in enumerate(gt):
         if state == -1:
             continue
         free = [d for d in shown if d not in taken and overlap[d, g] > least]
@@ -145,11 +145,11 @@ def _second_pass(
         taken.add(best)
         if state == 0 and found[best] == 0:
             right += 1
-            turn = frame.truth.alpha[g] - frame.found.alpha[best]
+            turn = frame.gt.alpha[g] - frame.found.alpha[best]
             similarity += (1 + math.cos(turn)) / 2
     wrong = [d for d in shown if d not in taken and found[d] == 0]
     if area == "2D":
-        regions = _regions(frame.truth)
+        regions = _regions(frame.gt)
         wrong = [
             d
             for d in wrong
@@ -161,5 +161,5 @@ def _second_pass(
     return right, len(wrong), similarity
 
 
-def _regions(truth: KittiColumns) -> NDArray[np.float64]:
-    return np.asarray(truth.boxes_2d[truth.names == "DontCare"], np.float64)
+def _regions(gt: KittiColumns) -> NDArray[np.float64]:
+    return np.asarray(gt.boxes_2d[gt.names == "DontCare"], np.float64)

@@ -27,7 +27,7 @@ def reference_class(
 def _at(
     frames: Sequence[NuscenesFrame], c: int, name: str, limit: float
 ) -> tuple[float, list[float]]:
-    objects = sum(int(((f.truth.classes == c) & (f.truth.state == 0)).sum()) for f in frames)
+    objects = sum(int(((f.gt.classes == c) & (f.gt.state == 0)).sum()) for f in frames)
     found = [
         (float(frame.found.scores[d]), number, d)
         for number, frame in enumerate(frames)
@@ -41,17 +41,17 @@ def _at(
     scores: list[float] = []
     for score, place in order:
         number, d = found[place][1:]
-        truth, other = frames[number].truth, frames[number].found
+        gt, other = frames[number].gt, frames[number].found
         best, nearest = -1, math.inf
-        for g in range(len(truth)):
-            if truth.classes[g] == c and truth.state[g] == 0 and (number, g) not in taken:
-                apart = math.dist(truth.centres[g, :2], other.centres[d, :2])
+        for g in range(len(gt)):
+            if gt.classes[g] == c and gt.state[g] == 0 and (number, g) not in taken:
+                apart = math.dist(gt.centres[g, :2], other.centres[d, :2])
                 if apart < nearest:
                     best, nearest = g, apart
         hits.append(int(nearest < limit))
         if hits[-1]:
             taken.add((number, best))
-            made.append(_errors(truth, best, other, d, name))
+            made.append(_errors(gt, best, other, d, name))
             scores.append(score)
     if not made:
         return 0.0, [1.0] * 5
@@ -83,18 +83,16 @@ def _running_means(values: Sequence[float]) -> list[float]:
     return means
 
 
-def _errors(
-    truth: NuscenesColumns, g: int, found: NuscenesColumns, d: int, name: str
-) -> list[float]:
-    smaller = math.prod(map(min, truth.sizes[g], found.sizes[d]))
-    union = math.prod(truth.sizes[g]) + math.prod(found.sizes[d]) - smaller
+def _errors(gt: NuscenesColumns, g: int, found: NuscenesColumns, d: int, name: str) -> list[float]:
+    smaller = math.prod(map(min, gt.sizes[g], found.sizes[d]))
+    union = math.prod(gt.sizes[g]) + math.prod(found.sizes[d]) - smaller
     period = math.pi if name == "barrier" else 2 * math.pi
-    turn = (truth.yaw[g] - found.yaw[d] + period / 2) % period - period / 2
-    known = str(truth.attributes[g])
+    turn = (gt.yaw[g] - found.yaw[d] + period / 2) % period - period / 2
+    known = str(gt.attributes[g])
     return [
-        math.dist(truth.centres[g, :2], found.centres[d, :2]),
+        math.dist(gt.centres[g, :2], found.centres[d, :2]),
         1 - smaller / union,
         abs(turn),
-        math.dist(truth.velocity[g], found.velocity[d]),
+        math.dist(gt.velocity[g], found.velocity[d]),
         float(known != str(found.attributes[d])) if known else math.nan,
     ]

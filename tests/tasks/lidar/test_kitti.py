@@ -48,25 +48,23 @@ def test_objects_as_detections_are_all_found() -> None:
 
 
 def _perfect(frame: KittiFrame) -> KittiFrame:
-    truth = frame.truth
-    kept = truth.take(np.isin(truth.names, CLASSES))
-    return KittiFrame(truth=truth, found=replace(kept, scores=np.full(len(kept), 0.9)))
+    gt = frame.gt
+    kept = gt.take(np.isin(gt.names, CLASSES))
+    return KittiFrame(gt=gt, found=replace(kept, scores=np.full(len(kept), 0.9)))
 
 
 def test_a_low_detection_of_another_class_hides_an_object() -> None:
     """As in the original: it takes the object, which is neither found nor missing then."""
     box = np.array([[0.0, 20, 1, 4, 2, 1.5, 0]])
     tall, flat = np.array([[100.0, 100, 200, 200]]), np.array([[100.0, 100, 200, 120]])
-    truth = columns(
-        ["Car", "Car"], np.vstack([box, box + 9]), boxes_2d=np.vstack([tall, tall + 200])
-    )
+    gt = columns(["Car", "Car"], np.vstack([box, box + 9]), boxes_2d=np.vstack([tall, tall + 200]))
     found = columns(
         ["Car", "Cyclist", "Car"],
         np.vstack([box, box, box + 9]),
         boxes_2d=np.vstack([tall, flat, tall + 200]),
         scores=np.array([0.5, 0.9, 0.6]),
     )
-    table = kitti_table([KittiFrame(truth=truth, found=found)], ("Car",))
+    table = kitti_table([KittiFrame(gt=gt, found=found)], ("Car",))
     three = AREAS.index("3D")
     assert table.precision[0, three, 0, 0].tolist() == [1.0] + [0.0] * 40
 
@@ -74,7 +72,7 @@ def test_a_low_detection_of_another_class_hides_an_object() -> None:
 def test_dont_care_regions_absorb_only_in_the_image() -> None:
     box = np.array([[0.0, 20, 1, 4, 2, 1.5, 0]])
     image = np.array([[100.0, 100, 200, 200]])
-    truth = columns(
+    gt = columns(
         ["Car", "DontCare"],
         np.vstack([box, np.full((1, 7), np.nan)]),
         boxes_2d=np.vstack([image, image + 300 + [[-10.0, -10, 10, 10]]]),
@@ -85,7 +83,7 @@ def test_dont_care_regions_absorb_only_in_the_image() -> None:
         boxes_2d=np.vstack([image, image + 300]),
         scores=np.array([0.5, 0.9]),
     )
-    table = kitti_table([KittiFrame(truth=truth, found=found)], ("Car",))
+    table = kitti_table([KittiFrame(gt=gt, found=found)], ("Car",))
     assert table.precision[0, AREAS.index("2D"), 0, 0, 0] == 1
     assert table.precision[0, AREAS.index("3D"), 0, 0, 0] == 0.5
 
@@ -109,7 +107,7 @@ def _without_image(frame: KittiFrame) -> KittiFrame:
             occlusion=none.astype(np.int64),
         )
 
-    return KittiFrame(truth=blind(frame.truth), found=blind(frame.found))
+    return KittiFrame(gt=blind(frame.gt), found=blind(frame.found))
 
 
 def test_names_of_figures() -> None:
@@ -123,14 +121,14 @@ def test_names_of_figures() -> None:
 
 def test_says_why_objects_do_not_count() -> None:
     low, tall = (0.0, 0, 50, 20), (0.0, 0, 50, 60)
-    truth = columns(
+    gt = columns(
         ["Car", "Car", "Car", "Car", "Car", "Van"],
         np.zeros((6, 7)),
         boxes_2d=np.array([low, tall, tall, tall, (0, 0, 0, 0), tall]),
         occlusion=np.array([0, 2, 0, 0, 0, 0]),
         truncation=np.array([0, 0, 0.4, 0, 0, 0]),
     )
-    assert count_line(truth, "Car") == (
+    assert count_line(gt, "Car") == (
         "KITTI Car: 1 easy, 1 moderate, 3 hard of 5 objects count; at moderate 1 have no box in "
         "the image, 1 are not higher than 25 pixels, 1 are more than partly occluded (above 1), 1 "
         "are cut off by more than 0.3; 1 of the class van cost nothing; so few that AP40 is at "

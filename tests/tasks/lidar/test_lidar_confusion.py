@@ -27,7 +27,7 @@ def columns(rows: list[tuple[int, float, float, float]], state: int = 0) -> Nusc
 
 
 def test_own_class_first_then_any() -> None:
-    truth = columns([(0, 0, 0, 0), (0, 10, 0, 0), (1, 20, 0, 0)])
+    gt = columns([(0, 0, 0, 0), (0, 10, 0, 0), (1, 20, 0, 0)])
     found = columns(
         [
             (0, 0.1, 0, 0.5),  # right
@@ -37,14 +37,14 @@ def test_own_class_first_then_any() -> None:
             (1, 20, 0, 0.1),  # below the score
         ]
     )
-    frame = NuscenesFrame(truth=truth, found=found)
+    frame = NuscenesFrame(gt=gt, found=found)
     counts = object_confusion([frame, frame], NAMES, rule=ConfusionRule()).counts
     assert counts.tolist() == [[2, 2, 0], [0, 0, 2], [2, 2, 0]]
 
 
 def test_overlap_or_distance() -> None:
     crossed = NuscenesFrame(
-        truth=columns([(0, 0, 0, 0)]), found=columns([(0, 0.5, np.pi / 2, 0.9)])
+        gt=columns([(0, 0, 0, 0)]), found=columns([(0, 0.5, np.pi / 2, 0.9)])
     )  # IoU 4 / 12
     for rule, right in (
         (ConfusionRule(), 0),
@@ -58,6 +58,6 @@ def test_overlap_or_distance() -> None:
 
 
 def test_objects_that_do_not_count_absorb() -> None:
-    far = NuscenesFrame(truth=columns([(0, 0, 0, 0)], state=1), found=columns([(0, 0, 0, 0.9)]))
+    far = NuscenesFrame(gt=columns([(0, 0, 0, 0)], state=1), found=columns([(0, 0, 0, 0.9)]))
     assert object_confusion([far], NAMES, rule=ConfusionRule()).counts.sum() == 0
     assert object_confusion([], NAMES, rule=ConfusionRule()).counts.shape == (3, 3)

@@ -28,10 +28,10 @@ def test_objects_as_detections_are_all_found() -> None:
     rng = np.random.default_rng(3)
     frames = []
     for _ in range(30):
-        truth = random_sample(rng).truth
-        truth = truth.take(truth.state == 0)
-        found = replace(truth, scores=np.full(len(truth), 0.5))
-        frames.append(NuscenesFrame(truth=truth, found=found))
+        gt = random_sample(rng).gt
+        gt = gt.take(gt.state == 0)
+        found = replace(gt, scores=np.full(len(gt), 0.5))
+        frames.append(NuscenesFrame(gt=gt, found=found))
     table = nuscenes_table(frames, CLASSES)
     np.testing.assert_allclose(table.average_precision[:-1], 1)
     assert table.mean_ap == pytest.approx(0.9)  # no barrier has an object
@@ -54,16 +54,16 @@ def test_without_detections() -> None:
 
 
 def test_says_why_objects_do_not_count() -> None:
-    truth = random_sample(np.random.default_rng(0), most=9).truth
-    truth = replace(
-        truth,
-        classes=np.zeros(len(truth), np.int64),
-        state=np.arange(len(truth), dtype=np.int64) % 4,
+    gt = random_sample(np.random.default_rng(0), most=9).gt
+    gt = replace(
+        gt,
+        classes=np.zeros(len(gt), np.int64),
+        state=np.arange(len(gt), dtype=np.int64) % 4,
     )
-    assert len(truth) >= 4
-    line = nuscenes_count_line(truth, 0, "car")
-    counts = [int((truth.state == state).sum()) for state in range(4)]
+    assert len(gt) >= 4
+    line = nuscenes_count_line(gt, 0, "car")
+    counts = [int((gt.state == state).sum()) for state in range(4)]
     assert line == (
-        f"nuScenes car: {counts[0]} of {len(truth)} objects count; {counts[1]} are beyond the "
+        f"nuScenes car: {counts[0]} of {len(gt)} objects count; {counts[1]} are beyond the "
         f"range, {counts[2]} have no point, {counts[3]} are in a bicycle rack"
     )

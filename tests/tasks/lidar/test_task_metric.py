@@ -43,7 +43,7 @@ def frame(
     boxes = np.column_stack([place, SIZES[labels], rng.uniform(-3, 3, count)])
     names = [*(CLASSES[each] for each in labels), "Van", "DontCare"]
     extra = np.array([[30, 0, -1, 5, 2, 2, 0], [np.nan] * 7])
-    truth = Boxes3d.of(
+    gt = Boxes3d.of(
         np.vstack([boxes, extra]),
         names,
         CLASSES,
@@ -61,7 +61,7 @@ def frame(
     sample = Sample(
         key=f"{seed}",
         inputs={"points": encoded_points(cloud)},
-        annotations={"boxes_3d": truth},
+        annotations={"boxes_3d": gt},
     )
     return sample, found
 
@@ -166,10 +166,8 @@ def test_several_cameras_are_judged_in_the_whole_cloud(benchmark: str) -> None:
         points=np.zeros((0, 4), np.float32),
         calibration=SensorCalibration(benchmark=benchmark, cameras=cameras),
     )
-    truth = Boxes3d.of(np.array(boxes, np.float64), ["Car"] * 4, CLASSES, boxes_2d=seen)
-    sample = Sample(
-        key="0", inputs={"points": encoded_points(cloud)}, annotations={"boxes_3d": truth}
-    )
+    gt = Boxes3d.of(np.array(boxes, np.float64), ["Car"] * 4, CLASSES, boxes_2d=seen)
+    sample = Sample(key="0", inputs={"points": encoded_points(cloud)}, annotations={"boxes_3d": gt})
     some = [
         Detections3d(
             boxes=np.array(boxes[:count], np.float32),
@@ -196,15 +194,15 @@ def test_notes_say_what_counts() -> None:
 def test_the_curve_of_a_few_objects_that_are_all_found_is_full() -> None:
     """KITTI's own samples end at the recall 2 / 40 with three objects."""
     sample, _ = frame(1, SensorCalibration())
-    truth: Boxes3d = sample.annotations["boxes_3d"]
-    count = len(truth.classes)
+    gt: Boxes3d = sample.annotations["boxes_3d"]
+    count = len(gt.classes)
     found = Detections3d(
-        boxes=truth.boxes[:count], scores=np.full(count, 0.9, np.float32), classes=truth.classes
+        boxes=gt.boxes[:count], scores=np.full(count, 0.9, np.float32), classes=gt.classes
     )
     metric = measured([(sample, found)])
     curves = metric.charts().precision_recall
     assert curves is not None
-    there = np.unique(truth.classes)
+    there = np.unique(gt.classes)
     assert (curves.precision[there] == 1).all()
     assert metric.result()["mAP"] < 0.5
 

@@ -57,7 +57,7 @@ class KittiColumns:
 class KittiFrame:
     """One frame: its objects, and regions ``DontCare``, and what was detected."""
 
-    truth: KittiColumns
+    gt: KittiColumns
     found: KittiColumns
 
 

@@ -14,7 +14,7 @@ from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_b
 
 
 def kitti_frame(
-    truth: Boxes3d,
+    gt: Boxes3d,
     found: Detections3d,
     classes: Sequence[str],
     calibration: SensorCalibration,
@@ -27,14 +27,14 @@ def kitti_frame(
     nothing, and every level has the same objects.
 
     Args:
-        truth: of the cloud.
+        gt: of the cloud.
         found: the same.
         classes: of both.
         calibration: of the cloud.
     """
     camera = calibration.cameras[0] if measured_in_image(calibration) else None
     return KittiFrame(
-        truth=object_columns(truth, classes, camera),
+        gt=object_columns(gt, classes, camera),
         found=_detections(found, classes, camera),
     )
 
@@ -46,21 +46,19 @@ def measured_in_image(calibration: SensorCalibration) -> bool:
     return calibration.benchmark == "kitti" and len(calibration.cameras) == 1
 
 
-def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None) -> KittiColumns:
+def object_columns(gt: Boxes3d, classes: Sequence[str], camera: Camera | None) -> KittiColumns:
     """The objects of one cloud, in the frame of the camera if there is one."""
-    count = len(truth.classes)
-    names = [*(classes[each] for each in truth.classes), *truth.names[count:]]
-    boxes = truth.boxes.astype(np.float64)
-    found = columns(
-        names, boxes, truncation=as_written(truth.truncation), occlusion=truth.occlusion
-    )
-    alpha = as_written(truth.alpha)
+    count = len(gt.classes)
+    names = [*(classes[each] for each in gt.classes), *gt.names[count:]]
+    boxes = gt.boxes.astype(np.float64)
+    found = columns(names, boxes, truncation=as_written(gt.truncation), occlusion=gt.occlusion)
+    alpha = as_written(gt.alpha)
     unknown = ~np.isfinite(alpha)
     alpha[unknown] = alpha_of(boxes[unknown])
     found = replace(found, alpha=alpha)
     if camera is None:
         return found
-    stored = _stored_2d(truth)
+    stored = _stored_2d(gt)
     missing = np.isnan(stored).any(axis=1) & np.isfinite(boxes).all(axis=1)
     stored[missing] = boxes_2d(boxes[missing], camera)
     # an object outside the image has no height, so it does not count
@@ -68,15 +66,15 @@ def object_columns(truth: Boxes3d, classes: Sequence[str], camera: Camera | None
 
 
 def file_columns(
-    truth: Boxes3d, classes: Sequence[str], calibration: SensorCalibration
+    gt: Boxes3d, classes: Sequence[str], calibration: SensorCalibration
 ) -> KittiColumns:
     """The objects of one cloud in the frame of its first camera, in which KITTI's files state
     boxes; see ``kitti_frame`` for the rules about images.
     """
     camera = calibration.cameras[0]
     if measured_in_image(calibration):
-        return object_columns(truth, classes, camera)
-    found = object_columns(truth, classes, None)
+        return object_columns(gt, classes, camera)
+    found = object_columns(gt, classes, None)
     return replace(found, boxes=_in_camera(found.boxes, camera))
 
 
@@ -87,9 +85,9 @@ def as_written(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return values.astype(np.str_).astype(np.float64)
 
 
-def _stored_2d(truth: Boxes3d) -> NDArray[np.float64]:
+def _stored_2d(gt: Boxes3d) -> NDArray[np.float64]:
     """(N, 4); NaN for a box of no area, which sources write when they have none."""
-    stored = as_written(truth.boxes_2d)
+    stored = as_written(gt.boxes_2d)
     stored[(stored[:, 2:] <= stored[:, :2]).all(axis=1)] = np.nan
     return stored
 

@@ -62,17 +62,17 @@ def wanted_names(classes: Sequence[str]) -> frozenset[str]:
     return frozenset(names | {NEIGHBOURS[name] for name in names if name in NEIGHBOURS})
 
 
-def object_states(truth: KittiColumns, name: str, level: Difficulty) -> NDArray[np.int64]:
+def object_states(gt: KittiColumns, name: str, level: Difficulty) -> NDArray[np.int64]:
     """(G,) ``COUNTS``, ``IGNORED`` or ``NOT_OF_CLASS`` of each object."""
-    lower, own = truth.lower, name.lower()
-    states = np.full(len(truth), NOT_OF_CLASS, np.int64)
+    lower, own = gt.lower, name.lower()
+    states = np.full(len(gt), NOT_OF_CLASS, np.int64)
     if own in NEIGHBOURS:
         states[lower == NEIGHBOURS[own]] = IGNORED
     mine = lower == own
     hard = (
-        (truth.occlusion > level.occlusion)
-        | (truth.truncation > level.truncation)
-        | (truth.heights <= level.height)
+        (gt.occlusion > level.occlusion)
+        | (gt.truncation > level.truncation)
+        | (gt.heights <= level.height)
     )
     states[mine] = np.where(hard[mine], IGNORED, COUNTS)
     return states
@@ -87,9 +87,9 @@ def detection_states(found: KittiColumns, name: str, level: Difficulty) -> NDArr
     return states.astype(np.int64)
 
 
-def count_line(truth: KittiColumns, name: str) -> str:
+def count_line(gt: KittiColumns, name: str) -> str:
     """How many objects of a class count at each level, and why the others do not at moderate."""
-    mine = truth.take(truth.lower == name.lower())
+    mine = gt.take(gt.lower == name.lower())
     counted = [
         f"{int((object_states(mine, name, level) == COUNTS).sum())} {level.name}"
         for level in LEVELS
@@ -110,7 +110,7 @@ def count_line(truth: KittiColumns, name: str) -> str:
     if told:
         line += f"; at {level.name} {', '.join(told)}"
     neighbour = NEIGHBOURS.get(name.lower(), "")
-    near = int((truth.lower == neighbour).sum()) if neighbour else 0
+    near = int((gt.lower == neighbour).sum()) if neighbour else 0
     if near:
         line += f"; {near} of the class {neighbour} cost nothing"
     most = int((object_states(mine, name, level) == COUNTS).sum())

@@ -22,62 +22,60 @@ class KittiOverlaps:
     """P pairs.
 
     Attributes:
-        truth, found: (P,) indices of the object and the detection.
+        gt, found: (P,) indices of the object and the detection.
         overlap: (P,) intersection over union by area, see ``AREAS``.
     """
 
-    truth: NDArray[np.int64]
+    gt: NDArray[np.int64]
     found: NDArray[np.int64]
     overlap: Mapping[str, NDArray[np.float64]]
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> "KittiOverlaps":
         """Some of them."""
         return KittiOverlaps(
-            truth=self.truth[which],
+            gt=self.gt[which],
             found=self.found[which],
             overlap={area: values[which] for area, values in self.overlap.items()},
         )
 
 
-def kitti_overlaps(
-    truth: KittiColumns, found: KittiColumns, names: frozenset[str]
-) -> KittiOverlaps:
+def kitti_overlaps(gt: KittiColumns, found: KittiColumns, names: frozenset[str]) -> KittiOverlaps:
     """The pairs in one frame that overlap by more than ``LEAST`` in any way.
 
     Args:
-        truth: objects of all frames.
+        gt: objects of all frames.
         found: detections of the same frames.
         names: in small letters, of the objects that are wanted.
     """
-    wanted = np.flatnonzero(np.isin(truth.lower, list(names)))
+    wanted = np.flatnonzero(np.isin(gt.lower, list(names)))
     parts = []
-    per_frame = np.bincount(found.frames, minlength=int(truth.frames.max(initial=-1)) + 1)
-    ends = np.cumsum(per_frame[truth.frames[wanted]])
+    per_frame = np.bincount(found.frames, minlength=int(gt.frames.max(initial=-1)) + 1)
+    ends = np.cumsum(per_frame[gt.frames[wanted]])
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.searchsorted(ends, np.arange(0, total, CHUNK), side="right")
     for objects in np.split(wanted, cuts[1:]):
-        one, other = same_frame_pairs(truth.frames[objects], found.frames)
-        parts.append(_overlapping(truth, found, objects[one], other))
+        one, other = same_frame_pairs(gt.frames[objects], found.frames)
+        parts.append(_overlapping(gt, found, objects[one], other))
     return KittiOverlaps(
-        truth=np.concatenate([part.truth for part in parts]),
+        gt=np.concatenate([part.gt for part in parts]),
         found=np.concatenate([part.found for part in parts]),
         overlap={area: np.concatenate([part.overlap[area] for part in parts]) for area in AREAS},
     )
 
 
 def _overlapping(
-    truth: KittiColumns, found: KittiColumns, one: NDArray[np.int64], other: NDArray[np.int64]
+    gt: KittiColumns, found: KittiColumns, one: NDArray[np.int64], other: NDArray[np.int64]
 ) -> KittiOverlaps:
     """The pairs of two lists of indices that overlap enough."""
-    image = _over_union_2d(truth.boxes_2d[one], found.boxes_2d[other])
-    apart = truth.boxes[one, :2] - found.boxes[other, :2]
-    reach = np.hypot(*truth.boxes[:, 3:5].T)[one] + np.hypot(*found.boxes[:, 3:5].T)[other]
+    image = _over_union_2d(gt.boxes_2d[one], found.boxes_2d[other])
+    apart = gt.boxes[one, :2] - found.boxes[other, :2]
+    reach = np.hypot(*gt.boxes[:, 3:5].T)[one] + np.hypot(*found.boxes[:, 3:5].T)[other]
     near = np.hypot(*apart.T) < reach / 2
     common = np.zeros(len(one))
-    common[near] = paired_intersections(truth.boxes[one[near]], found.boxes[other[near]])
+    common[near] = paired_intersections(gt.boxes[one[near]], found.boxes[other[near]])
     kept = (image > LEAST) | (common > 0)
     one, other, image, common = one[kept], other[kept], image[kept], common[kept]
-    ours, theirs = truth.boxes[one], found.boxes[other]
+    ours, theirs = gt.boxes[one], found.boxes[other]
     areas = ours[:, 3] * ours[:, 4], theirs[:, 3] * theirs[:, 4]
     volume = common * common_heights(ours, theirs)
     overlap = {
@@ -85,14 +83,14 @@ def _overlapping(
         "BEV": _ratio(common, areas[0] + areas[1] - common),
         "3D": _ratio(volume, areas[0] * ours[:, 5] + areas[1] * theirs[:, 5] - volume),
     }
-    pairs = KittiOverlaps(truth=one, found=other, overlap=overlap)
+    pairs = KittiOverlaps(gt=one, found=other, overlap=overlap)
     return pairs.take(np.max([overlap[area] for area in AREAS], axis=0) > LEAST)
 
 
-def dont_care_shares(truth: KittiColumns, found: KittiColumns) -> NDArray[np.float64]:
+def dont_care_shares(gt: KittiColumns, found: KittiColumns) -> NDArray[np.float64]:
     """(D,) the largest share of each detection's 2-D box that one region ``DontCare`` covers."""
     shares = np.zeros(len(found))
-    regions = truth.take(truth.names == DONT_CARE)
+    regions = gt.take(gt.names == DONT_CARE)
     one, other = same_frame_pairs(regions.frames, found.frames)
     boxes = found.boxes_2d[other]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -75,22 +75,22 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
         frames: objects and detections.
         classes: the names to evaluate, in any case.
     """
-    truth, found = (
-        join_kitti([each.truth for each in frames]),
+    gt, found = (
+        join_kitti([each.gt for each in frames]),
         join_kitti([each.found for each in frames]),
     )
-    pairs = kitti_overlaps(truth, found, wanted_names(classes))
-    dont_care = dont_care_shares(truth, found)
+    pairs = kitti_overlaps(gt, found, wanted_names(classes))
+    dont_care = dont_care_shares(gt, found)
     shape = (len(classes), len(AREAS), len(LEVELS), len(OVERLAPS), SAMPLES)
     precision = np.zeros(shape)
     exact = np.zeros(shape)
     orientation = np.zeros((shape[0], *shape[2:]))
     objects = np.zeros(shape[:1] + shape[2:3], np.int64)
     for c, name in enumerate(classes):
-        of_class = [object_states(truth, name, level) for level in LEVELS]
+        of_class = [object_states(gt, name, level) for level in LEVELS]
         of_found = [detection_states(found, name, level) for level in LEVELS]
         objects[c] = [(states == COUNTS).sum() for states in of_class]
-        mine = pairs.take(of_class[0][pairs.truth] != NOT_OF_CLASS)
+        mine = pairs.take(of_class[0][pairs.gt] != NOT_OF_CLASS)
         for a, area in enumerate(AREAS):
             for k, kind in enumerate(OVERLAPS):
                 least = least_overlaps(name, kind)[area]
@@ -101,7 +101,7 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
                     judged = _Judged(
                         pairs=over.take(of_found[lv][over.found] != NOT_OF_CLASS),
                         overlap=area,
-                        truth=truth,
+                        gt=gt,
                         found=found,
                         truth_states=of_class[lv],
                         found_states=of_found[lv],
@@ -111,7 +111,7 @@ def kitti_table(frames: Sequence[KittiFrame], classes: Sequence[str]) -> KittiTa
                     precision[c, a, lv, k], exact[c, a, lv, k] = curves[:2]
                     if area == "2D":
                         orientation[c, lv, k] = curves[2]
-    if len(found) and not (_known(truth.alpha) and _known(found.alpha)):
+    if len(found) and not (_known(gt.alpha) and _known(found.alpha)):
         orientation[:] = np.nan
     return KittiTable(
         classes=tuple(classes),
@@ -134,14 +134,14 @@ class _Judged:
     Attributes:
         pairs: that overlap enough, of objects and detections that have a state.
         overlap: the area whose overlap decides.
-        truth, found: all objects and detections.
+        gt, found: all objects and detections.
         truth_states, found_states: of each of them.
         free: (D,) detections that cost nothing as false ones, for they lie in a DontCare region.
     """
 
     pairs: KittiOverlaps
     overlap: str
-    truth: KittiColumns
+    gt: KittiColumns
     found: KittiColumns
     truth_states: NDArray[np.int64]
     found_states: NDArray[np.int64]
@@ -179,11 +179,11 @@ def _monotone(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _found_scores(judged: _Judged) -> NDArray[np.float64]:
     """Scores of the detections that find an object when each takes the best-scored one."""
     pairs, scores = judged.pairs, judged.found.scores
-    order = np.lexsort((pairs.found, -scores[pairs.found], pairs.truth))
+    order = np.lexsort((pairs.found, -scores[pairs.found], pairs.gt))
     pairs = pairs.take(order)
-    chosen = serial_choice(pairs.truth, pairs.found, len(judged.truth), len(judged.found))
+    chosen = serial_choice(pairs.gt, pairs.found, len(judged.gt), len(judged.found))
     chosen = chosen[chosen != NOTHING]
-    counting = (judged.truth_states[pairs.truth[chosen]] == COUNTS) & (
+    counting = (judged.truth_states[pairs.gt[chosen]] == COUNTS) & (
         judged.found_states[pairs.found[chosen]] == COUNTS
     )
     return np.asarray(scores[pairs.found[chosen[counting]]], np.float64)
@@ -210,10 +210,10 @@ def _counts(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(T,) right detections, their similarity, and wrong detections at each threshold."""
     pairs, place = _matches(judged, thresholds)
-    truth, found = judged.truth, judged.found
+    gt, found = judged.gt, judged.found
     valid = judged.found_states[pairs.found] == COUNTS
-    right = valid & (judged.truth_states[pairs.truth] == COUNTS)
-    apart = truth.alpha[pairs.truth] - found.alpha[pairs.found]
+    right = valid & (judged.truth_states[pairs.gt] == COUNTS)
+    apart = gt.alpha[pairs.gt] - found.alpha[pairs.found]
     size = len(thresholds)
     num_right = np.bincount(place[right], minlength=size)
     similar = np.bincount(place[right], (1 + np.cos(apart[right])) / 2, minlength=size).astype(
@@ -245,10 +245,10 @@ def _matches(
     pairs = judged.pairs
     low = judged.found_states[pairs.found] != COUNTS
     overlap = np.where(low, 0.0, pairs.overlap[judged.overlap])
-    pairs = pairs.take(np.lexsort((pairs.found, -overlap, low, pairs.truth)))
+    pairs = pairs.take(np.lexsort((pairs.found, -overlap, low, pairs.gt)))
     first = _first_reached(judged.found.scores[pairs.found], thresholds)
-    size, num_truth, num_found = len(thresholds), len(judged.truth), len(judged.found)
-    alone = (np.bincount(pairs.truth, minlength=num_truth)[pairs.truth] == 1) & (
+    size, num_truth, num_found = len(thresholds), len(judged.gt), len(judged.found)
+    alone = (np.bincount(pairs.gt, minlength=num_truth)[pairs.gt] == 1) & (
         np.bincount(pairs.found, minlength=num_found)[pairs.found] == 1
     )
     which, place = _from_first(np.flatnonzero(alone), first, size)
@@ -256,7 +256,7 @@ def _matches(
     order = np.argsort(at, kind="stable")
     disputed, at = disputed[order], at[order]
     # Small numbers for the objects and detections in dispute, one set for each threshold.
-    _, choosers = np.unique(pairs.truth[disputed], return_inverse=True)
+    _, choosers = np.unique(pairs.gt[disputed], return_inverse=True)
     _, items = np.unique(pairs.found[disputed], return_inverse=True)
     num_choosers = int(choosers.max(initial=-1)) + 1
     num_items = int(items.max(initial=-1)) + 1

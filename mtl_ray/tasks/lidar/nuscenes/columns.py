@@ -124,7 +124,7 @@ class NuscenesColumns:
 class NuscenesFrame:
     """One sample."""
 
-    truth: NuscenesColumns
+    gt: NuscenesColumns
     found: NuscenesColumns
 
 
@@ -151,9 +151,9 @@ def join_nuscenes(frames: Sequence[NuscenesColumns]) -> NuscenesColumns:
     return replace(NuscenesColumns(**joined), frames=np.repeat(np.arange(len(frames)), counts))
 
 
-def nuscenes_count_line(truth: NuscenesColumns, place: int, name: str) -> str:
+def nuscenes_count_line(gt: NuscenesColumns, place: int, name: str) -> str:
     """How many objects of a class count, and why the others do not."""
-    mine = truth.state[truth.classes == place]
+    mine = gt.state[gt.classes == place]
     told = [
         f"{int((mine == state).sum())} {reason}"
         for state, reason in REASONS.items()

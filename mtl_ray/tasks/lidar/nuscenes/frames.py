@@ -20,7 +20,7 @@ _CYCLES = frozenset({"bicycle", "motorcycle"})
 
 
 def nuscenes_frame(
-    truth: Boxes3d, found: Detections3d, classes: Sequence[str], calibration: SensorCalibration
+    gt: Boxes3d, found: Detections3d, classes: Sequence[str], calibration: SensorCalibration
 ) -> NuscenesFrame:
     """The objects and detections of one cloud, in the global frame if its pose is known, else in
     that of the vehicle or the lidar. Ranges are rules for data of nuScenes alone.
@@ -43,34 +43,34 @@ def nuscenes_frame(
         frames=np.zeros(len(best), np.int64),
     )
     return NuscenesFrame(
-        truth=object_columns(truth, classes, place),
-        found=detections.judged(classes, place.vehicle, racks_of(truth, place)),
+        gt=object_columns(gt, classes, place),
+        found=detections.judged(classes, place.vehicle, racks_of(gt, place)),
     )
 
 
-def object_columns(truth: Boxes3d, classes: Sequence[str], place: "Place") -> NuscenesColumns:
+def object_columns(gt: Boxes3d, classes: Sequence[str], place: "Place") -> NuscenesColumns:
     """The objects of one cloud that have a class."""
-    count = len(truth.classes)
-    boxes = truth.boxes[:count].astype(np.float64)
+    count = len(gt.classes)
+    boxes = gt.boxes[:count].astype(np.float64)
     found = NuscenesColumns(
-        classes=truth.classes,
+        classes=gt.classes,
         centres=place.points(boxes[:, :3]),
         sizes=boxes[:, 3:6],
         yaw=place.yaws(boxes[:, 6]),
-        velocity=place.directions(truth.velocity[:count].astype(np.float64)),
-        attributes=np.array(truth.attributes[:count], np.str_).reshape(count),
+        velocity=place.directions(gt.velocity[:count].astype(np.float64)),
+        attributes=np.array(gt.attributes[:count], np.str_).reshape(count),
         scores=np.zeros(count),
         state=np.zeros(count, np.int64),
         frames=np.zeros(count, np.int64),
     )
-    racks = racks_of(truth, place)
-    return found.judged(classes, place.vehicle, racks, truth.num_points[:count])
+    racks = racks_of(gt, place)
+    return found.judged(classes, place.vehicle, racks, gt.num_points[:count])
 
 
-def racks_of(truth: Boxes3d, place: "Place") -> Racks:
+def racks_of(gt: Boxes3d, place: "Place") -> Racks:
     """The bicycle racks of one cloud; they have no class."""
-    is_rack = np.array([name.endswith(RACK) for name in truth.names], np.bool_)
-    boxes = truth.boxes[is_rack].astype(np.float64)
+    is_rack = np.array([name.endswith(RACK) for name in gt.names], np.bool_)
+    boxes = gt.boxes[is_rack].astype(np.float64)
     turn = np.zeros((len(boxes), 3, 3))
     turn[:, 0, 0] = turn[:, 1, 1] = np.cos(boxes[:, 6])
     turn[:, 1, 0], turn[:, 0, 1] = np.sin(boxes[:, 6]), -np.sin(boxes[:, 6])

@@ -87,21 +87,21 @@ class NuscenesTable:
 
 def nuscenes_table(frames: Sequence[NuscenesFrame], classes: Sequence[str]) -> NuscenesTable:
     """The table of all samples; of equal scores the later detection comes first."""
-    truth = join_nuscenes([each.truth for each in frames])
-    truth = truth.take(truth.state == 0)
+    gt = join_nuscenes([each.gt for each in frames])
+    gt = gt.take(gt.state == 0)
     found = join_nuscenes([each.found for each in frames])
     found = found.take(found.state == 0)
     precision = np.zeros((len(classes), len(DISTANCES), len(RECALLS)))
     errors = np.ones((len(classes), len(ERRORS)))
     for c, name in enumerate(classes):
-        mine, theirs = truth.take(truth.classes == c), found.take(found.classes == c)
+        mine, theirs = gt.take(gt.classes == c), found.take(found.classes == c)
         precision[c], errors[c] = _of_class(name.lower(), mine, theirs)
-    counts = np.bincount(truth.classes, minlength=len(classes))
+    counts = np.bincount(gt.classes, minlength=len(classes))
     return NuscenesTable(classes=tuple(classes), precision=precision, errors=errors, objects=counts)
 
 
 def _of_class(
-    name: str, truth: NuscenesColumns, found: NuscenesColumns
+    name: str, gt: NuscenesColumns, found: NuscenesColumns
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(4, 101) precision and (5,) errors."""
     precision = np.zeros((len(DISTANCES), len(RECALLS)))
@@ -109,22 +109,22 @@ def _of_class(
     order = np.lexsort((np.arange(len(found)), found.scores))[::-1]  # best first
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    one, other, apart = _near_pairs(truth, found)
+    one, other, apart = _near_pairs(gt, found)
     by_turn = np.lexsort((other, apart, rank[one]))
     one, other, apart = one[by_turn], other[by_turn], apart[by_turn]
     for place, limit in enumerate(DISTANCES):
         near = apart < limit
-        pair = serial_choice(rank[one[near]], other[near], len(found), len(truth))
+        pair = serial_choice(rank[one[near]], other[near], len(found), len(gt))
         hit = pair != NOTHING  # by rank
         if not hit.any():
             continue
         right = np.cumsum(hit)
-        recall = right / len(truth)
+        recall = right / len(gt)
         precision[place] = np.interp(RECALLS, recall, right / np.arange(1, len(found) + 1), right=0)
         if place == ERROR_DISTANCE:
             scores = found.scores[order]
             confidence = np.interp(RECALLS, recall, scores, right=0)
-            matched = truth.take(other[near][pair[hit]])
+            matched = gt.take(other[near][pair[hit]])
             made = _errors(name, matched, found.take(order[hit]))
             errors = np.array([_mean_error(each, scores[hit], confidence) for each in made])
     missing = [ERRORS.index(each) for each in WITHOUT.get(name, ())]
@@ -133,20 +133,20 @@ def _of_class(
 
 
 def _near_pairs(
-    truth: NuscenesColumns, found: NuscenesColumns
+    gt: NuscenesColumns, found: NuscenesColumns
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Detections, objects and metres between them, of the pairs in one sample that are near."""
     per_frame = np.bincount(
-        truth.frames,
-        minlength=int(max(truth.frames.max(initial=-1), found.frames.max(initial=-1))) + 1,
+        gt.frames,
+        minlength=int(max(gt.frames.max(initial=-1), found.frames.max(initial=-1))) + 1,
     )
     ends = np.cumsum(per_frame[found.frames])
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.searchsorted(ends, np.arange(0, total, CHUNK), side="right")
     parts = []
     for part in np.split(np.arange(len(found)), cuts[1:]):
-        one, other = same_frame_pairs(found.frames[part], truth.frames)
-        between = found.centres[part[one], :2] - truth.centres[other, :2]
+        one, other = same_frame_pairs(found.frames[part], gt.frames)
+        between = found.centres[part[one], :2] - gt.centres[other, :2]
         apart = np.sqrt((between**2).sum(axis=1))
         near = apart < DISTANCES[-1]
         parts.append((part[one[near]], other[near], apart[near]))
@@ -154,21 +154,21 @@ def _near_pairs(
     return one, other, apart
 
 
-def _errors(name: str, truth: NuscenesColumns, found: NuscenesColumns) -> list[NDArray[np.float64]]:
+def _errors(name: str, gt: NuscenesColumns, found: NuscenesColumns) -> list[NDArray[np.float64]]:
     """Each error of M right detections, (M,); NaN where it is not known."""
-    between = found.centres[:, :2] - truth.centres[:, :2]
-    smaller = np.minimum(truth.sizes, found.sizes).prod(axis=1)
-    union = truth.sizes.prod(axis=1) + found.sizes.prod(axis=1) - smaller
+    between = found.centres[:, :2] - gt.centres[:, :2]
+    smaller = np.minimum(gt.sizes, found.sizes).prod(axis=1)
+    union = gt.sizes.prod(axis=1) + found.sizes.prod(axis=1) - smaller
     period = np.pi if name == "barrier" else 2 * np.pi  # a barrier has no front
-    turn = (truth.yaw - found.yaw + period / 2) % period - period / 2
-    speed = found.velocity - truth.velocity
-    wrong = (truth.attributes != found.attributes).astype(np.float64)
+    turn = (gt.yaw - found.yaw + period / 2) % period - period / 2
+    speed = found.velocity - gt.velocity
+    wrong = (gt.attributes != found.attributes).astype(np.float64)
     return [
         np.sqrt((between**2).sum(axis=1)),
         1 - smaller / union,
         np.abs(turn),
         np.sqrt((speed**2).sum(axis=1)),
-        np.where(truth.attributes == "", np.nan, wrong),
+        np.where(gt.attributes == "", np.nan, wrong),
     ]
 
 
