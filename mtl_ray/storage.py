@@ -279,9 +279,10 @@ def _version(about: Mapping[str, Any]) -> str:
 def remove(uri: str) -> None:
     """Removes a file or a folder with all that is in it; nothing happens if there is none."""
     fs, path = filesystem(uri)
-    if fs.exists(path):
-        # else fsspec removes whatever the name fits as a pattern
-        fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)
+    with _explained(uri):
+        if fs.exists(path):
+            # else fsspec removes whatever the name fits as a pattern
+            fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)
 
 
 def upload(path: Path, uri: str) -> None:

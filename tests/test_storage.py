@@ -130,6 +130,8 @@ def test_a_server_that_is_not_there_is_told(s3: S3Server, monkeypatch: pytest.Mo
     )
     with pytest.raises(ConnectionError, match="s3://tests/file cannot be reached"):
         storage.read("s3://tests/file")
+    with pytest.raises(ConnectionError, match="s3://tests/file cannot be reached"):
+        storage.remove("s3://tests/file")
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/file cannot be reached"):
         storage.exists("http://127.0.0.1:9/file")
 
