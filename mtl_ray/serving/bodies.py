@@ -7,6 +7,7 @@ of the files, not of their base64.
 
 import base64
 import binascii
+import codecs
 import json
 import re
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def body_limit(content_type: str, config: ServeConfig) -> int:
 
 def is_plain(data: bytes, content_type: str, kind: AnyInput) -> bool:
     """True if the body is a file of the input itself, neither a form nor JSON."""
-    first = data[:1]
+    mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    first = data[mark : mark + 1]
     starts_json = first.isspace() or first == b"{"
     declared = _is_json(content_type) and (starts_json or first in (b"[", b'"'))
     return not (

@@ -4,6 +4,7 @@ is malformed.
 
 import asyncio
 import base64
+import codecs
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -68,13 +69,16 @@ SAME: dict[str, dict[str, Any]] = {
     "json": {"json": {"image": B64}},
     "json b64": {"json": {"image": {"b64": B64}}},
     "json without its type": {"content": json.dumps({"image": B64}).encode()},
+    "json after a byte order mark": {
+        "content": codecs.BOM_UTF8 + json.dumps({"image": B64}).encode()
+    },
     "json after a blank": {"content": b" \n" + json.dumps({"image": B64}).encode()},
     "data URI": {"json": {"image": "data:image/png;base64," + B64}},
     "data URI with parameters": {"json": {"image": "data:image/png;charset=utf-8;base64," + B64}},
     "data URI without a type": {"json": {"image": "data:;base64," + B64}},
     "lines of base64": {"json": {"image": base64.encodebytes(PICTURE).decode()}},
     "base64 for URLs": {"json": {"image": base64.urlsafe_b64encode(PICTURE).decode().rstrip("=")}},
-    "type of JSON upon an image": {
+    "type of JSON on an image": {
         "content": PICTURE,
         "headers": {"content-type": "application/json"},
     },
