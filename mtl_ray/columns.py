@@ -29,7 +29,7 @@ Feature = list[bytes] | NDArray[np.int64] | NDArray[np.float32]
 """What an Example holds under a name."""
 ReadFeature = list[memoryview] | NDArray[np.int64] | NDArray[np.float32]
 """The same as it is read: bytes are views of the record."""
-FeatureReaders = Mapping[str, ReadFeature]
+Features = Mapping[str, ReadFeature]
 
 
 def row_to_features(
@@ -70,7 +70,7 @@ def _to_feature(kind: ColumnType, value: Any) -> Feature:
 
 
 def row_from_features(
-    prefix: str, columns: Mapping[str, ColumnType], features: FeatureReaders
+    prefix: str, columns: Mapping[str, ColumnType], features: Features
 ) -> dict[str, Any]:
     """The inverse of ``row_to_features``; a column that is not there is None.
 
@@ -82,7 +82,7 @@ def row_from_features(
     }
 
 
-def _from_feature(name: str, kind: ColumnType, features: FeatureReaders) -> Any:
+def _from_feature(name: str, kind: ColumnType, features: Features) -> Any:
     if kind == "map<list<int64>>":
         start = f"{name}/"
         return {
@@ -111,7 +111,7 @@ def _from_feature(name: str, kind: ColumnType, features: FeatureReaders) -> Any:
             return numbers(features, name, np.int64)
 
 
-def numbers(features: FeatureReaders, name: str, dtype: type) -> NDArray[Any]:
+def numbers(features: Features, name: str, dtype: type) -> NDArray[Any]:
     """The numbers under a name; none if it is not there.
 
     Raises:
@@ -123,7 +123,7 @@ def numbers(features: FeatureReaders, name: str, dtype: type) -> NDArray[Any]:
     return np.asarray(values, dtype)
 
 
-def first_number(features: FeatureReaders, name: str) -> int:
+def first_number(features: Features, name: str) -> int:
     """The first number under a name.
 
     Raises:
@@ -135,7 +135,7 @@ def first_number(features: FeatureReaders, name: str) -> int:
     return int(found[0])
 
 
-def byte_list(features: FeatureReaders, name: str) -> list[memoryview]:
+def byte_list(features: Features, name: str) -> list[memoryview]:
     """The bytes under a name; none if it is not there.
 
     Raises:
@@ -149,7 +149,7 @@ def byte_list(features: FeatureReaders, name: str) -> list[memoryview]:
     return values
 
 
-def first_bytes(features: FeatureReaders, name: str) -> bytes | None:
+def first_bytes(features: Features, name: str) -> bytes | None:
     """The first bytes under a name."""
     values = byte_list(features, name)
     return bytes(values[0]) if values else None

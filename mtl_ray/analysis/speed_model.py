@@ -29,7 +29,7 @@ from mtl_ray.inference.predictor import (
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.inputs.input import Input, InputArrays, placed
+from mtl_ray.inputs.input import Arrays, Input, placed
 from mtl_ray.models.head import Head, dense, unsuppressed
 from mtl_ray.samples import Sample
 
@@ -145,7 +145,7 @@ def predict_in_parts(
 
 
 def _forward(
-    predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch
+    predictor: TorchPredictor, inputs: Arrays, watch: Stopwatch
 ) -> dict[str, tuple[Head, dict[str, Tensor]]]:
     """Each head, and what it says before suppression where it has one."""
     model = predictor.model

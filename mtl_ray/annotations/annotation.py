@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders, row_from_features, row_to_features
+from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
 from mtl_ray.geometry.motion import Motion
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class AnnotationKind(Generic[Value, Part]):
         return row_to_features(f"mtl/{self.name}", self.columns, self.to_row(value))
 
     def from_features(
-        self, features: FeatureReaders, keypoints: Sequence[str], annotated: bool | None
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
     ) -> Value | None:
         """The inverse of ``to_features``.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.columns import Feature, FeatureReaders, byte_list, first_number, numbers
+from mtl_ray.columns import Feature, Features, byte_list, first_number, numbers
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ATTRIBUTE = "mtl/attribute/"
@@ -51,7 +51,7 @@ def _whole(pixels: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.fmin(np.fmax(np.rint(pixels), -(2.0**31)), 2.0**31).astype(np.int64)
 
 
-def from_own(features: FeatureReaders) -> Instances:
+def from_own(features: Features) -> Instances:
     """Exactly the objects that were written."""
     boxes_xyxy = numbers(features, "mtl/boxes_xyxy", np.float32).reshape(-1, 4)
     keypoints = None
@@ -77,7 +77,7 @@ def from_own(features: FeatureReaders) -> Instances:
     )
 
 
-def from_elsewhere(features: FeatureReaders, keypoints: Sequence[str]) -> Instances:
+def from_elsewhere(features: Features, keypoints: Sequence[str]) -> Instances:
     """What ObjectiveMTL's names say; ``keypoints`` are the names of the nodes to look for."""
     classes = numbers(features, "bbox/class", np.int64)
     boxes_xyxy = _columns(features, [f"bbox/{name}" for name in _CORNERS], len(classes))
@@ -102,7 +102,7 @@ def from_elsewhere(features: FeatureReaders, keypoints: Sequence[str]) -> Instan
     )
 
 
-def _attributes_from_elsewhere(features: FeatureReaders) -> dict[str, NDArray[np.int64]]:
+def _attributes_from_elsewhere(features: Features) -> dict[str, NDArray[np.int64]]:
     """``gender`` and ``age`` have a value for each box whose ``property`` is 1."""
     if "property" not in features:
         return {}
@@ -115,7 +115,7 @@ def _attributes_from_elsewhere(features: FeatureReaders) -> dict[str, NDArray[np
     return found
 
 
-def _columns(features: FeatureReaders, names: list[str], rows: int) -> NDArray[np.float32]:
+def _columns(features: Features, names: list[str], rows: int) -> NDArray[np.float32]:
     columns = [numbers(features, name, np.float32) for name in names]
     if any(len(column) != rows for column in columns):
         raise ValueError(f"a record has {rows} boxes, but not as many values of {', '.join(names)}")

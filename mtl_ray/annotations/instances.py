@@ -12,7 +12,7 @@ from mtl_ray.annotations.instance_features import from_elsewhere, from_own, inst
 from mtl_ray.annotations.instance_masks import Masks
 from mtl_ray.annotations.instance_paste import cut_out, left_visible
 from mtl_ray.annotations.instance_values import Instances, Objects, select
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders
+from mtl_ray.columns import ColumnType, Feature, Features
 from mtl_ray.geometry import masks as rle
 from mtl_ray.inputs.frame import Frame
 
@@ -107,7 +107,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         return instances_to_features(value, keypoints)
 
     def from_features(
-        self, features: FeatureReaders, keypoints: Sequence[str], annotated: bool | None
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
     ) -> Instances | None:
         """See ``AnnotationKind``."""
         if annotated is None:

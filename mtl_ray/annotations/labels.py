@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, ClassMapper, Region
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders, numbers
+from mtl_ray.columns import ColumnType, Feature, Features, numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
         return {"label": value, "confidence": np.ones(len(value), np.int64)}
 
     def from_features(
-        self, features: FeatureReaders, keypoints: Sequence[str], annotated: bool | None
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
     ) -> Labels | None:
         """See ``AnnotationKind``; of an Example from elsewhere the labels with a positive
         ``confidence``.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, ClassMapper, Region
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders, first_bytes
+from mtl_ray.columns import ColumnType, Feature, Features, first_bytes
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.inputs.frame import Frame, place_map
 from mtl_ray.inputs.image_file import NO_LIMIT
@@ -50,7 +50,7 @@ class SemanticKind(AnnotationKind[bytes, Map]):
         return {"segmentation": [value]}
 
     def from_features(
-        self, features: FeatureReaders, keypoints: Sequence[str], annotated: bool | None
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
     ) -> bytes | None:
         """See ``AnnotationKind``."""
         return first_bytes(features, "segmentation")

@@ -7,7 +7,7 @@ from mtl_ray.export.config import CalibrationConfig
 from mtl_ray.inference.bundle import to_graph
 from mtl_ray.inference.signature import Signature
 from mtl_ray.inference.slide import some_window
-from mtl_ray.inputs.input import AnyCanvas, InputArrays, placed
+from mtl_ray.inputs.input import AnyCanvas, Arrays, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.shards.split import open_split
 
@@ -49,7 +49,7 @@ def calibration_samples(
             raw = kind.decode(sample.inputs[kind.name], data.max_pixels)
         except (KeyError, ValueError):
             continue  # the loader reports these
-        arrays: InputArrays = (
+        arrays: Arrays = (
             placed([raw], canvas)[0]
             if signature.slide is None
             else some_window(raw, signature.slide, canvas, len(batches))

@@ -29,7 +29,7 @@ from mtl_ray.export.parity import (
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.input import AnyCanvas, Input, InputArrays, placed
+from mtl_ray.inputs.input import AnyCanvas, Arrays, Input, placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
@@ -127,7 +127,7 @@ class _Pair:
     graph: ExportGraph
     bundle: BundlePredictor
 
-    def arrays(self, inputs: InputArrays) -> tuple[HeadArrays, HeadArrays, HeadArrays]:
+    def arrays(self, inputs: Arrays) -> tuple[HeadArrays, HeadArrays, HeadArrays]:
         """The arrays of torch, the same in the layout of the bundle, and those of the bundle."""
         theirs = self.bundle.run(inputs)
         ours = self.reference.run(inputs)

@@ -17,7 +17,7 @@ from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inference.slide import predict_all, window_canvas
 from mtl_ray.inference.statistics import STATISTICS_FILE, Statistics, read_statistics
-from mtl_ray.inputs.input import AnyCanvas, InputArrays, empty_batch
+from mtl_ray.inputs.input import AnyCanvas, Arrays, empty_batch
 from mtl_ray.tasks.task import AnyHead
 
 RANGE_FILE = "range.json"
@@ -126,7 +126,7 @@ class BundlePredictor:
             ) from error
         return other
 
-    def run(self, arrays: InputArrays) -> HeadArrays:
+    def run(self, arrays: Arrays) -> HeadArrays:
         """The output arrays of each head for the input arrays of a batch.
 
         Raises:
@@ -167,7 +167,7 @@ def read_range(bundle: Artifact, engine: AnyEngine, own: AnyCanvas) -> CheckedRa
     return CheckedRange(canvases=canvases or (own,), max_batch=max(batches, default=None))
 
 
-def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:
+def to_graph(arrays: Arrays, signature: Signature) -> dict[str, NDArray[Any]]:
     """The input arrays by their names in the graph; normalised if the graph does not normalise."""
     return {
         each.name: _for_graph(arrays[each.field], each.dtype, signature)

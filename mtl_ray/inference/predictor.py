@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
 from mtl_ray.experiment import head_types
-from mtl_ray.inputs.input import AnyCanvas, InputArrays, placed
+from mtl_ray.inputs.input import AnyCanvas, Arrays, placed
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead, HeadKind, KnownHead
 
@@ -51,7 +51,7 @@ class Predictor(Protocol):
         ...
 
 
-Run = Callable[[InputArrays], HeadArrays]
+Run = Callable[[Arrays], HeadArrays]
 """From the input arrays of a batch to the output arrays of the heads."""
 
 

@@ -19,7 +19,7 @@ from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batc
 from mtl_ray.inference.windows import WindowGrid, WindowSum, batches
 from mtl_ray.inputs.frame import scaled
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.inputs.input import AnyCanvas, InputArrays, TooLargeError, empty_arrays
+from mtl_ray.inputs.input import AnyCanvas, Arrays, TooLargeError, empty_arrays
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.optional import WindowTask
@@ -40,7 +40,7 @@ class LocalPredictor(Protocol):
     batch: int
     slide: SlideConfig | None
 
-    def run(self, arrays: InputArrays) -> HeadArrays:
+    def run(self, arrays: Arrays) -> HeadArrays:
         """The output arrays of each head for the input arrays of a batch."""
         ...
 
@@ -125,7 +125,7 @@ def _num_classes(network: LocalPredictor, name: str) -> int:
 
 def window_arrays(
     image: NDArray[np.uint8], windows: Sequence[tuple[int, int]], canvas: AnyCanvas
-) -> InputArrays:
+) -> Arrays:
     """The input arrays of some windows; an image that is smaller than a window is padded at the
     right and bottom.
     """
@@ -145,7 +145,7 @@ def window_arrays(
 
 def some_window(
     raw: NDArray[np.uint8], slide: SlideConfig, canvas: AnyCanvas, number: int
-) -> InputArrays:
+) -> Arrays:
     """The arrays of one window of an image, another for each number: what int8 is calibrated on."""
     image = _fit(raw, slide, canvas)
     height, width = image.shape[:2]

@@ -10,7 +10,7 @@ from mtl_ray.experiment import predicting_heads
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.slide import predict_all, window_canvas
-from mtl_ray.inputs.input import AnyCanvas, InputArrays
+from mtl_ray.inputs.input import AnyCanvas, Arrays
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead
@@ -67,7 +67,7 @@ class TorchPredictor:
         )
 
     @torch.no_grad()
-    def run(self, arrays: InputArrays) -> HeadArrays:
+    def run(self, arrays: Arrays) -> HeadArrays:
         """The output arrays of each head for the input arrays of a batch; of class maps ``logits``
         if they are predicted in windows.
         """
@@ -78,7 +78,7 @@ class TorchPredictor:
             for name in self.heads
         }
 
-    def tensors(self, arrays: InputArrays) -> dict[str, torch.Tensor]:
+    def tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
         """The arrays of the input on the device."""
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 

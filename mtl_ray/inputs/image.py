@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders, first_bytes, first_number
+from mtl_ray.columns import ColumnType, Feature, Features, first_bytes, first_number
 from mtl_ray.config.strict import STRICT
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import Frame, frame_of, place
 from mtl_ray.inputs.image_file import NO_LIMIT, shown_size
 from mtl_ray.inputs.image_formats import FORMATS
-from mtl_ray.inputs.input import ArraySpec, Input, InputArrays
+from mtl_ray.inputs.input import Arrays, ArraySpec, Input
 from mtl_ray.samples import EncodedImage
 
 STEP = 32
@@ -82,7 +82,7 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
             "width": np.array([encoded.width]),
         }
 
-    def from_features(self, features: FeatureReaders) -> EncodedImage | None:
+    def from_features(self, features: Features) -> EncodedImage | None:
         """See ``Input``; the header of the file says the size where no feature does."""
         data = first_bytes(features, "image")
         if data is None:
@@ -156,21 +156,21 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
             "valid_hw": ArraySpec(shape=(2,), dtype=np.int32),
         }
 
-    def fill(self, raw: NDArray[np.uint8], rule: "Canvas", arrays: InputArrays) -> Frame:
+    def fill(self, raw: NDArray[np.uint8], rule: "Canvas", arrays: Arrays) -> Frame:
         """See ``Input``; ``place`` says how an image is fit to a canvas."""
         canvas, frame = place(raw, rule)
         cv2.split(canvas, list(arrays["image"]))
         arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
         return frame
 
-    def fill_empty(self, rule: "Canvas", arrays: InputArrays) -> Frame:
+    def fill_empty(self, rule: "Canvas", arrays: Arrays) -> Frame:
         """A canvas of the padding's grey, all of which counts as image."""
         arrays["image"][:] = rule.pad
         frame = frame_of(rule.height, rule.width, rule)
         arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
         return frame
 
-    def unfit(self, rule: "Canvas", arrays: InputArrays) -> str | None:
+    def unfit(self, rule: "Canvas", arrays: Arrays) -> str | None:
         """``valid_hw`` is a part of the canvas."""
         valid = arrays.get("valid_hw")
         if valid is not None and not ((valid > 0) & (valid <= (rule.height, rule.width))).all():
@@ -213,7 +213,7 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         """The image itself."""
         return raw
 
-    def show_arrays(self, arrays: InputArrays) -> NDArray[np.uint8]:
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
         """The canvas."""
         return np.ascontiguousarray(arrays["image"].transpose(1, 2, 0), np.uint8)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.columns import ColumnType, Feature, FeatureReaders, row_from_features, row_to_features
+from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
 
 Encoded = TypeVar("Encoded")
 """What a Sample holds: encoded bytes with what is known of them, small enough for a shard."""
@@ -29,7 +29,7 @@ with it.
 """
 FRAME, PREDICTION = "frame", "prediction"
 """Keys of an HTTP answer of an input with ``named_answers``."""
-InputArrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]
 """The arrays of an input by name."""
 
 
@@ -130,7 +130,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """Its features in a ``tf.train.Example``."""
         return row_to_features(f"mtl/{self.name}", self.columns, self.to_row(encoded))
 
-    def from_features(self, features: FeatureReaders) -> Encoded | None:
+    def from_features(self, features: Features) -> Encoded | None:
         """The inverse of ``to_features``; None if there are none.
 
         Raises:
@@ -227,7 +227,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """
         raise NotImplementedError
 
-    def fill(self, raw: Raw, rule: Rule, arrays: InputArrays) -> Frame:
+    def fill(self, raw: Raw, rule: Rule, arrays: Arrays) -> Frame:
         """Puts one sample into the network's frame.
 
         This is the only place where that is done: training, evaluation, export and serving call it.
@@ -242,11 +242,11 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """
         raise NotImplementedError
 
-    def fill_empty(self, rule: Rule, arrays: InputArrays) -> Frame:
+    def fill_empty(self, rule: Rule, arrays: Arrays) -> Frame:
         """The same for a sample that could not be read and keeps its place in the batch."""
         raise NotImplementedError
 
-    def unfit(self, rule: Rule, arrays: InputArrays) -> str | None:
+    def unfit(self, rule: Rule, arrays: Arrays) -> str | None:
         """Why no data fills the frame with these values; None if some may. Whoever takes arrays
         from others asks it, so that an engine gets no index outside its memory.
 
@@ -256,7 +256,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """
         return None
 
-    def trim(self, arrays: InputArrays) -> dict[str, NDArray[Any]]:
+    def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The filled arrays of a batch, batch first, with open axes as long as the batch needs."""
         return dict(arrays)
 
@@ -298,7 +298,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """An image of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
-    def show_arrays(self, arrays: InputArrays) -> NDArray[np.uint8] | None:
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8] | None:
         """An image of what the network gets of one sample, in its frame; None if there is none."""
         return None
 

@@ -26,7 +26,7 @@ from mtl_ray.inputs.cloud_files import (
     write_npy,
 )
 from mtl_ray.inputs.cloud_options import FEATURES_OPTION, file_features, read_with_features
-from mtl_ray.inputs.input import ArraySpec, Input, InputArrays, TooLargeError
+from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
 from mtl_ray.inputs.point_cloud import (
     MAX_FEATURES,
     EncodedPoints,
@@ -178,7 +178,7 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
             ),
         }
 
-    def fill(self, raw: PointCloud, rule: "PointCanvas", arrays: InputArrays) -> CloudFrame:
+    def fill(self, raw: PointCloud, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:
         """Voxels of the points; only those that are used are written, see ``trim``."""
         found = hard_voxels(
             select_features(raw, rule.features), rule.grid, rule.max_points, rule.max_voxels
@@ -190,12 +190,12 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         arrays["coordinates"][:used] = found.coordinates
         return CloudFrame()
 
-    def fill_empty(self, rule: "PointCanvas", arrays: InputArrays) -> CloudFrame:
+    def fill_empty(self, rule: "PointCanvas", arrays: Arrays) -> CloudFrame:
         """No voxel."""
         arrays["num_points"][:] = 0
         return CloudFrame()
 
-    def unfit(self, rule: "PointCanvas", arrays: InputArrays) -> str | None:
+    def unfit(self, rule: "PointCanvas", arrays: Arrays) -> str | None:
         """Counts and cells are within the grid, and padding is as ``trim`` writes it."""
         counts, cells = arrays.get("num_points"), arrays.get("coordinates")
         if counts is not None and ((counts < 0) | (counts > rule.max_points)).any():
@@ -211,7 +211,7 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
             return "coordinates are -1 where num_points is not 0"
         return None
 
-    def trim(self, arrays: InputArrays) -> dict[str, NDArray[Any]]:
+    def trim(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """As many voxels as the fullest sample has; the rest of each sample is padded."""
         counts = np.count_nonzero(arrays["num_points"], axis=1)
         most = max(LEAST_VOXELS, int(counts.max(initial=0)))
@@ -237,7 +237,7 @@ class PointsInput(Input[EncodedPoints, PointCloud, "PointCanvas", CloudFrame]):
         """The cloud from above; see ``birds_eye``."""
         return draw_points(raw.points)
 
-    def show_arrays(self, arrays: InputArrays) -> NDArray[np.uint8]:
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
         """The points of the voxels from above."""
         voxels, counts = arrays["voxels"], arrays["num_points"]
         return draw_points(voxels[np.arange(voxels.shape[1]) < counts[:, None]])

@@ -7,7 +7,7 @@ Sample comes back exactly.
 
 from collections.abc import Sequence
 
-from mtl_ray.columns import Feature, FeatureReaders, byte_list, first_bytes
+from mtl_ray.columns import Feature, Features, byte_list, first_bytes
 from mtl_ray.layout import Layout
 from mtl_ray.samples import Sample, present
 
@@ -28,7 +28,7 @@ def to_features(sample: Sample, layout: Layout, keypoints: Sequence[str]) -> dic
     return features | {ANNOTATED: annotated}
 
 
-def to_sample(features: FeatureReaders, layout: Layout, keypoints: Sequence[str] = ()) -> Sample:
+def to_sample(features: Features, layout: Layout, keypoints: Sequence[str] = ()) -> Sample:
     """The Sample of some features: exactly the one that was written, or what ObjectiveMTL's names
     say of it.
 
@@ -63,7 +63,7 @@ def to_sample(features: FeatureReaders, layout: Layout, keypoints: Sequence[str]
     return Sample(key=key.decode(), inputs=inputs, annotations=present(values))
 
 
-def is_annotated(features: FeatureReaders, kind: str) -> bool | None:
+def is_annotated(features: Features, kind: str) -> bool | None:
     """Whether an Example says that a kind is annotated; None for one from elsewhere, which does
     not say it.
     """

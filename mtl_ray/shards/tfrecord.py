@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import AnnotationKind
-from mtl_ray.columns import FeatureReaders
+from mtl_ray.columns import Features
 from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Sample
 from mtl_ray.shards.columns import LIST_DTYPES
@@ -83,7 +83,7 @@ class RecordBlock:
         found = [each.from_features(self._unchecked(row)) for row in range(len(self))]
         return np.array([each.to_row(value)[column] for value in found], np.int64)
 
-    def _unchecked(self, row: int) -> FeatureReaders:
+    def _unchecked(self, row: int) -> Features:
         """The features of a row, of which the input is not looked at."""
         start, length = self._records[row]
         return decode_example(self._data[start : start + length])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OutputArrays = Mapping[str, NDArray[Any]]
+Fields = Mapping[str, NDArray[Any]]
 """The output arrays of one head for one image, by name."""
 Sides = tuple[str, str]
 """The names of the first and the second in messages, such as torch and the bundle."""
@@ -97,8 +97,8 @@ def fields_of(prediction: Any) -> dict[str, NDArray[Any]]:
 
 
 def field_faults(
-    first: OutputArrays,
-    second: OutputArrays,
+    first: Fields,
+    second: Fields,
     known: Sequence[str],
     sides: Sides,
     per_object: Sequence[str] = (),
@@ -121,8 +121,8 @@ def field_faults(
 
 
 def _faults(
-    first: OutputArrays,
-    second: OutputArrays,
+    first: Fields,
+    second: Fields,
     known: Sequence[str],
     sides: Sides,
     per_object: Sequence[str],

@@ -36,7 +36,7 @@ from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
+from mtl_ray.tasks.difference import Comparison, Difference, Fields
 
 if TYPE_CHECKING:
     from mtl_ray.models.head import Head
@@ -230,7 +230,7 @@ class Task(Protocol[Prediction, Config_contra]):
         """Entries of a COCO results file; None if the format does not support the task."""
         ...
 
-    def decode(self, arrays: OutputArrays, frame: Any, head: Config_contra) -> Prediction:
+    def decode(self, arrays: Fields, frame: Any, head: Config_contra) -> Prediction:
         """The prediction of one sample, in the units of the original (pixels of an image), from
         the network outputs of its frame.
         """
@@ -331,9 +331,7 @@ class Task(Protocol[Prediction, Config_contra]):
         """The difference between two predictions of one image, over all fields."""
         ...
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """The difference between the arrays for ``decode`` of one sample, from two networks."""
         ...
 

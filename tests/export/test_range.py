@@ -16,7 +16,7 @@ from mtl_ray.export.engines import compare_loss
 from mtl_ray.inference.bundle import RANGE_FILE, BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import HeadArrays
-from mtl_ray.inputs.input import InputArrays
+from mtl_ray.inputs.input import Arrays
 from mtl_ray.serving.v2_model import TensorModel
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
@@ -115,7 +115,7 @@ def batches_of(predictor: BundlePredictor, monkeypatch: pytest.MonkeyPatch) -> l
     """How many samples each call of the network gets for twelve images."""
     run, batches = predictor.run, []
 
-    def noted(arrays: InputArrays) -> HeadArrays:
+    def noted(arrays: Arrays) -> HeadArrays:
         batches.append(len(arrays["image"]))
         return run(arrays)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.difference import OutputArrays
+from mtl_ray.tasks.difference import Fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,6 +22,6 @@ class LabelScores:
     exclusive: bool
 
 
-def decode_labels(arrays: OutputArrays, exclusive: bool) -> LabelScores:
+def decode_labels(arrays: Fields, exclusive: bool) -> LabelScores:
     """``scores`` float32 (C,) unchanged; the place of the image on the canvas does not matter."""
     return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=exclusive)

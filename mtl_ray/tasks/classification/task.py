@@ -15,7 +15,7 @@ from mtl_ray.tasks.classification.decode import LabelScores, decode_labels
 from mtl_ray.tasks.difference import (
     Comparison,
     Difference,
-    OutputArrays,
+    Fields,
     Sides,
     field_faults,
     fields_of,
@@ -37,7 +37,7 @@ class ClassificationTask:
     schema_name = "Labels"
     to_coco = None
 
-    def decode(self, arrays: OutputArrays, frame: Frame, head: HeadKind) -> LabelScores:
+    def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
         """See ``decode.decode``; the place of the image on the canvas does not matter."""
         return decode_labels(arrays, head.exclusive)
 
@@ -163,14 +163,12 @@ class ClassificationTask:
         """Scores, the best class, and whether classes are exclusive."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """Scores, and the best class."""
         return _difference(first, second, how.sides)
 
 
-def _difference(first: OutputArrays, second: OutputArrays, sides: Sides) -> Difference:
+def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
     problems = field_faults(first, second, ("scores", "exclusive"), sides)
     if problems:
         return Difference(unit="labels", incomparable=problems)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.mask_decode import decode_masks
 from mtl_ray.tasks.detection.selection import select_candidates
-from mtl_ray.tasks.difference import OutputArrays
+from mtl_ray.tasks.difference import Fields
 
 if TYPE_CHECKING:
     from mtl_ray.tasks.detection.options import Selection
@@ -70,7 +70,7 @@ def level_sizes(head: SelectingHead, canvas_hw: tuple[int, int]) -> tuple[int, .
     return head.level_sizes(canvas_hw) if isinstance(head, LevelledHead) else ()
 
 
-def decode_detections(arrays: OutputArrays, frame: Frame, head: SelectingHead) -> Detections:
+def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
     """Maps boxes from the canvas to the image; padding and boxes outside of the image are left out.
 
     Args:

@@ -16,7 +16,7 @@ from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.difference import (
     Comparison,
     Difference,
-    OutputArrays,
+    Fields,
     Sides,
     field_faults,
     fields_of,
@@ -61,7 +61,7 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     return replace(apart, alone=tuple(alone))
 
 
-def array_difference(first: OutputArrays, second: OutputArrays, how: Comparison) -> Difference:
+def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
     """The difference of network outputs: objects without padding, or all candidates of the layout
     ``raw`` in order.
     """
@@ -79,7 +79,7 @@ def array_difference(first: OutputArrays, second: OutputArrays, how: Comparison)
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
 
 
-def _cut(fields: OutputArrays) -> float:
+def _cut(fields: Fields) -> float:
     """The score at which the objects of an image were cut off: the lowest one if no row is padding,
     below 0 if all objects were kept.
 
@@ -90,7 +90,7 @@ def _cut(fields: OutputArrays) -> float:
     return float(scores.min()) + CUT if len(scores) and (scores > 0).all() else -1.0
 
 
-def _unpadded(fields: OutputArrays) -> OutputArrays:
+def _unpadded(fields: Fields) -> Fields:
     """The objects of one image without padding, which has the score 0."""
     if "boxes" not in fields or "scores" not in fields:
         return fields
@@ -101,7 +101,7 @@ def _unpadded(fields: OutputArrays) -> OutputArrays:
     }
 
 
-def _on_canvas(prediction: Detections, frame: Frame) -> OutputArrays:
+def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
     """The fields of a prediction, with boxes and keypoints in pixels of the canvas, and masks as an
     array of encodings.
     """
@@ -119,8 +119,8 @@ def _on_canvas(prediction: Detections, frame: Frame) -> OutputArrays:
 
 
 def _objects_difference(
-    first: OutputArrays,
-    second: OutputArrays,
+    first: Fields,
+    second: Fields,
     reach: float,
     sides: Sides,
     frame: Frame | None = None,
@@ -167,8 +167,8 @@ def _objects_difference(
 
 
 def _alike(
-    first: OutputArrays,
-    second: OutputArrays,
+    first: Fields,
+    second: Fields,
     pairs: tuple[NDArray[np.intp], NDArray[np.intp]],
     frame: Frame,
 ) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
 from mtl_ray.tasks.detection.mask_json import MASK_SCHEMA, mask_from_json, mask_to_json
-from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
+from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.optional import FusionRule
 from mtl_ray.tasks.response import MaskForm
 from mtl_ray.tasks.task import HeadKind, View
@@ -32,7 +32,7 @@ class DetectionTask:
     schema_name = "Detections"
     masks_in_response = True
 
-    def decode(self, arrays: OutputArrays, frame: Frame, head: SelectingHead) -> Detections:
+    def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
         return decode_detections(arrays, frame, head)
 
@@ -255,9 +255,7 @@ class DetectionTask:
 
         return prediction_difference(first, second, how)
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """See ``difference.array_difference``."""
         from mtl_ray.tasks.detection.difference import array_difference
 

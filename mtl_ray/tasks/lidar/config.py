@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.geometry.boxes_3d import nearest_axis_aligned
 from mtl_ray.samples import Annotation, Vocabulary
-from mtl_ray.tasks.difference import OutputArrays
+from mtl_ray.tasks.difference import Fields
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.select import (
     AnchorSelection,
@@ -125,7 +125,7 @@ class Anchor3dHead(HeadOptions):
         ]
         return np.array([min(each, default=math.nan) for each in found])
 
-    def detections(self, arrays: OutputArrays) -> Detections3d:
+    def detections(self, arrays: Fields) -> Detections3d:
         """See ``decode.BoxHead3d``."""
         return select_anchors(arrays, self.select)
 
@@ -194,7 +194,7 @@ class CenterPointHead(HeadOptions):
             return NUSCENES_GROUPS
         return tuple((name,) for name in sorted(classes))
 
-    def detections(self, arrays: OutputArrays) -> Detections3d:
+    def detections(self, arrays: Fields) -> Detections3d:
         """See ``decode.BoxHead3d``."""
         return select_centres(arrays, self.select)
 

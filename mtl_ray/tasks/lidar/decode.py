@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.difference import OutputArrays
+from mtl_ray.tasks.difference import Fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,12 +30,12 @@ class Detections3d:
 class BoxHead3d(Protocol):
     """The part of a head's config that ``decode_detections_3d`` reads."""
 
-    def detections(self, arrays: OutputArrays) -> Detections3d:
+    def detections(self, arrays: Fields) -> Detections3d:
         """The objects of one cloud from the arrays of ``predict``."""
         ...
 
 
-def decode_detections_3d(arrays: OutputArrays, frame: object, head: BoxHead3d) -> Detections3d:
+def decode_detections_3d(arrays: Fields, frame: object, head: BoxHead3d) -> Detections3d:
     """The prediction of one cloud.
 
     Args:

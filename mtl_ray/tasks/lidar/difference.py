@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mtl_ray.geometry.boxes_3d import wrap_angle
-from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays, field_faults, fields_of
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, field_faults, fields_of
 from mtl_ray.tasks.lidar.decode import Detections3d
 
 PER_OBJECT = ("boxes", "scores", "classes", "velocity")
@@ -50,7 +50,7 @@ def prediction_difference(first: Detections3d, second: Detections3d, how: Compar
     return replace(apart, alone=tuple(alone))
 
 
-def array_difference(first: OutputArrays, second: OutputArrays, how: Comparison) -> Difference:
+def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
     """The difference of network outputs: candidates, K of them, of which the best were kept.
 
     Candidates are matched like objects. Those that the two kept differently, with the lowest score
@@ -65,20 +65,20 @@ def array_difference(first: OutputArrays, second: OutputArrays, how: Comparison)
     return _objects_difference(first, second, how, cut)[0]
 
 
-def _best(side: OutputArrays) -> NDArray[Any]:
+def _best(side: Fields) -> NDArray[Any]:
     """(K,) scores of the best class."""
     scores = side["scores"]
     return scores if scores.ndim == 1 else scores.max(axis=1, initial=-np.inf)
 
 
-def _labels(side: OutputArrays) -> NDArray[np.int64]:
+def _labels(side: Fields) -> NDArray[np.int64]:
     """(K,) classes; all the same of candidates with a score of each class."""
     count = len(side["boxes"])
     return np.asarray(side.get("classes", np.zeros(count)), np.int64)
 
 
 def _objects_difference(
-    first: OutputArrays, second: OutputArrays, how: Comparison, cut: float
+    first: Fields, second: Fields, how: Comparison, cut: float
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Objects without a partner whose score is at most ``cut`` do not count. Also returns the
     indices of the pairs.
@@ -106,7 +106,7 @@ def _objects_difference(
     return apart, (ours, theirs)
 
 
-def _pairs(first: OutputArrays, second: OutputArrays) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(first: Fields, second: Fields) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Boxes of one class near each other, one to one."""
     one, other = (side["boxes"].astype(np.float64) for side in (first, second))
     if np.isnan(one).any() or np.isnan(other).any():
@@ -124,7 +124,7 @@ def _pairs(first: OutputArrays, second: OutputArrays) -> tuple[NDArray[np.intp],
 
 
 def _same_rows(
-    first: OutputArrays, second: OutputArrays, one: NDArray[np.float64], other: NDArray[np.float64]
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows whose boxes are all but equal: nearly all of two networks that agree."""
     count = min(len(one), len(other))
@@ -135,7 +135,7 @@ def _same_rows(
 
 
 def _nearest(
-    first: OutputArrays, second: OutputArrays, one: NDArray[np.float64], other: NDArray[np.float64]
+    first: Fields, second: Fields, one: NDArray[np.float64], other: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pairs with the smallest sum of distances and differences of score."""
     apart = np.sqrt(((one[:, None, :3] - other[None, :, :3]) ** 2).sum(axis=-1))

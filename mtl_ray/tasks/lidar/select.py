@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.geometry.boxes_3d import wrap_angle
 from mtl_ray.geometry.rotated_iou import circle_nms, rotated_nms
-from mtl_ray.tasks.difference import OutputArrays
+from mtl_ray.tasks.difference import Fields
 from mtl_ray.tasks.lidar.decode import Detections3d
 
 Radius = Annotated[float, Field(ge=0)]
@@ -58,7 +58,7 @@ class CentreSelection:
     """Most objects of each group."""
 
 
-def select_anchors(arrays: OutputArrays, options: AnchorSelection) -> Detections3d:
+def select_anchors(arrays: Fields, options: AnchorSelection) -> Detections3d:
     """The objects of ``anchor_3d``: classes do not suppress each other.
 
     Args:
@@ -77,7 +77,7 @@ def select_anchors(arrays: OutputArrays, options: AnchorSelection) -> Detections
     return _ordered(boxes[which], scores[which, classes], classes, None, options.max_detections)
 
 
-def select_centres(arrays: OutputArrays, options: CentreSelection) -> Detections3d:
+def select_centres(arrays: Fields, options: CentreSelection) -> Detections3d:
     """The objects of ``center_point``: the classes of a group suppress each other.
 
     Args:

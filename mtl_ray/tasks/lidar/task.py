@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays
+from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.optional import DrawnView, ResultsForm, ResultsWriter
 from mtl_ray.tasks.task import HeadKind, PlainTask, View
@@ -30,7 +30,7 @@ class Detection3dTask(PlainTask):
     view: ClassVar[View] = "boxes_3d"
     schema_name = "Detections3d"
 
-    def decode(self, arrays: OutputArrays, frame: Any, head: Any) -> Detections3d:
+    def decode(self, arrays: Fields, frame: Any, head: Any) -> Detections3d:
         """See ``decode.decode_detections_3d``."""
         from mtl_ray.tasks.lidar.decode import decode_detections_3d
 
@@ -225,9 +225,7 @@ class Detection3dTask(PlainTask):
 
         return prediction_difference(first, second, how)
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """See ``difference.array_difference``."""
         from mtl_ray.tasks.lidar.difference import array_difference
 

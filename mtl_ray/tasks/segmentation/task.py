@@ -16,7 +16,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import (
     Comparison,
     Difference,
-    OutputArrays,
+    Fields,
     Sides,
     field_faults,
     fields_of,
@@ -41,7 +41,7 @@ class SegmentationTask:
     schema_name = "ClassMap"
     to_coco = None
 
-    def decode(self, arrays: OutputArrays, frame: Frame, head: object) -> SemanticMap:
+    def decode(self, arrays: Fields, frame: Frame, head: object) -> SemanticMap:
         """See ``decode.decode``."""
         return decode_class_map(arrays, frame)
 
@@ -173,14 +173,12 @@ class SegmentationTask:
         """Pixel by pixel."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """Pixel by pixel of the canvas."""
         return _difference(first, second, how.sides)
 
 
-def _difference(first: OutputArrays, second: OutputArrays, sides: Sides) -> Difference:
+def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
     """The pixels of the same class; of logits also the largest difference, relative to the largest
     one.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.difference import Comparison, Difference, OutputArrays, field_faults, fields_of
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, field_faults, fields_of
 from mtl_ray.tasks.task import HeadKind, PlainTask
 from pulse_counting.pulses import PULSES
 
@@ -47,7 +47,7 @@ class CountMetric:
 class CountTask(PlainTask):
     name, kind, schema_name = "counting", PULSES, "Count"
 
-    def decode(self, arrays: OutputArrays, frame: int, head: Any) -> Count:
+    def decode(self, arrays: Fields, frame: int, head: Any) -> Count:
         return Count(count=float(arrays["count"][0]))
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> CountMetric:
@@ -92,9 +92,7 @@ class CountTask(PlainTask):
     def difference(self, first: Count, second: Count, how: Comparison) -> Difference:
         return self.array_difference(fields_of(first), fields_of(second), how)
 
-    def array_difference(
-        self, first: OutputArrays, second: OutputArrays, how: Comparison
-    ) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         if faults := field_faults(first, second, ("count",), how.sides):
             return Difference(unit="counts", incomparable=faults)
         return (

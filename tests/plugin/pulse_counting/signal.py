@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.columns import ColumnType
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inputs.input import ArraySpec, Input, InputArrays, TooLargeError
+from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
 
 
 class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
@@ -61,14 +61,14 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
             "valid": ArraySpec(shape=(1,), dtype=np.int32),
         }
 
-    def fill(self, raw: NDArray[np.float32], rule: "SignalCanvas", arrays: InputArrays) -> int:
+    def fill(self, raw: NDArray[np.float32], rule: "SignalCanvas", arrays: Arrays) -> int:
         length = min(len(raw), rule.length)
         arrays["signal"][:] = 0
         arrays["signal"][0, :length] = raw[:length]
         arrays["valid"][:] = length
         return length
 
-    def fill_empty(self, rule: "SignalCanvas", arrays: InputArrays) -> int:
+    def fill_empty(self, rule: "SignalCanvas", arrays: Arrays) -> int:
         return self.fill(np.zeros(rule.length, np.float32), rule, arrays)
 
     def other_rules(self, rule: "SignalCanvas") -> Sequence["SignalCanvas"]:
@@ -82,7 +82,7 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
         )
         return image
 
-    def show_arrays(self, arrays: InputArrays) -> NDArray[np.uint8]:
+    def show_arrays(self, arrays: Arrays) -> NDArray[np.uint8]:
         return self.show(arrays["signal"][0])
 
     def generate(self, rng: np.random.Generator) -> tuple[bytes, NDArray[np.float32]]:
