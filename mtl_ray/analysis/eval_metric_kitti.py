@@ -9,7 +9,7 @@ import numpy as np
 from mtl_ray import storage
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
-from mtl_ray.sources.class_names import decode_text
+from mtl_ray.sources.class_names import text_of
 from mtl_ray.sources.folders import read_ids
 from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
 from mtl_ray.tasks.lidar.kitti.frames import file_columns, measured_in_image
@@ -199,7 +199,7 @@ def read_file(uri: str, *, scored: bool) -> KittiColumns:
     """
     names: list[str] = []
     rows: list[list[float]] = []
-    lines = decode_text(storage.read(uri)).splitlines()
+    lines = text_of(storage.read(uri)).splitlines()
     if len(lines) > _MOST_LINES:
         raise ValueError(f"{uri} has {len(lines):,} lines, more than {_MOST_LINES:,}")
     for number, line in enumerate(lines, 1):

@@ -208,7 +208,7 @@ _MOST = 300
 """Most characters of an engine's own message."""
 
 
-def telling_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The line of an engine's message that says what is wrong; a message may have many.
 
     OpenVINO first names places in its source, and at last, after dashes, operators.
@@ -219,7 +219,7 @@ def telling_line(error: Exception) -> str:
     return _PLACE.sub("", " ".join((told[0], *more[:1])))[:_MOST]
 
 
-def tensor_names(data: bytes, file: str, engine: str, lines: int = 2) -> list[list[str]]:
+def names_of(data: bytes, file: str, engine: str, lines: int = 2) -> list[list[str]]:
     """The names of inputs and of outputs, and what else an engine wrote into a file: a line each,
     separated by commas.
 

@@ -16,8 +16,8 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
-    tensor_names,
+    first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -62,7 +62,7 @@ class ExecuTorchEngine:
                 )
                 built = program.to_executorch()
         except Exception as error:  # its passes raise whatever occurs
-            raise EngineError(f"executorch cannot hold the graph: {telling_line(error)}") from error
+            raise EngineError(f"executorch cannot hold the graph: {first_line(error)}") from error
         if b"XnnpackBackend" not in built.buffer:
             raise EngineError("executorch: XNNPACK takes no part of this graph")
         names = "\n".join((",".join(exported.inputs), ",".join(exported.outputs)))
@@ -76,10 +76,8 @@ class ExecuTorchEngine:
         try:
             method = Runtime.get().load_program(data).load_method("forward")
         except Exception as error:
-            raise EngineError(
-                f"executorch cannot open {names[0]}: {telling_line(error)}"
-            ) from error
-        inputs, outputs = tensor_names(files.read(names[1]), names[1], "executorch")
+            raise EngineError(f"executorch cannot open {names[0]}: {first_line(error)}") from error
+        inputs, outputs = names_of(files.read(names[1]), names[1], "executorch")
         return _Session(method, data, inputs, outputs)
 
 
@@ -108,7 +106,7 @@ class _Session:
                 try:
                     values = self._method.execute(given)
                 except RuntimeError as error:
-                    raise EngineError(f"executorch: {telling_line(error)}") from error
+                    raise EngineError(f"executorch: {first_line(error)}") from error
                 rows.append([value.numpy().copy() for value in values])
         return {
             name: np.concatenate([row[place] for row in rows])

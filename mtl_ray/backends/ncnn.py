@@ -23,8 +23,8 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
-    tensor_names,
+    first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -96,7 +96,7 @@ class NcnnEngine:
                 if load(str(Path(folder) / name)):
                     raise EngineError(f"ncnn cannot open {name}: it is damaged")
             about = (Path(folder) / names[2]).read_bytes()
-        inputs, outputs, ranks = tensor_names(about, names[2], "ncnn", 3)
+        inputs, outputs, ranks = names_of(about, names[2], "ncnn", 3)
         if not all(rank.isdigit() for rank in ranks) or len(ranks) != len(outputs):
             raise EngineError(f"ncnn cannot open {names[2]}: it is damaged")
         return _Session(net, inputs, outputs, [int(rank) for rank in ranks], self.precision)
@@ -198,7 +198,7 @@ def _convert(folder: Path, shapes: str, half: str) -> None:
             command, cwd=folder, capture_output=True, text=True, timeout=MOST_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"pnnx did not run: {telling_line(error)}") from error
+        raise EngineError(f"pnnx did not run: {first_line(error)}") from error
     if done.returncode or not (folder / FILES[0]).exists():
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise EngineError(f"pnnx cannot convert the graph: {(lines or ['no message'])[-1]}")

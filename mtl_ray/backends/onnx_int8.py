@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from mtl_ray.backends.backend import Calibration, EngineError, GraphArrays, telling_line
+from mtl_ray.backends.backend import Calibration, EngineError, GraphArrays, first_line
 from mtl_ray.terminal import errors_only
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -97,7 +97,7 @@ def quantised(data: bytes, calibration: Calibration, folder: Path) -> bytes:
     except EngineError:
         raise
     except Exception as error:  # the tools of onnxruntime raise whatever occurs
-        raise EngineError(f"the graph cannot be quantised: {telling_line(error)}") from error
+        raise EngineError(f"the graph cannot be quantised: {first_line(error)}") from error
     model = onnx.load(str(done))
     keep_last_outputs(model.graph)
     share_weights(model.graph)

@@ -18,7 +18,7 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
+    first_line,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
         try:
             import onnxruntime
         except ImportError as error:
-            return f"onnxruntime cannot be imported: {telling_line(error)}"
+            return f"onnxruntime cannot be imported: {first_line(error)}"
         if (
             self.device != "auto"
             and _PROVIDERS[self.device] not in onnxruntime.get_available_providers()
@@ -86,7 +86,7 @@ class OnnxRuntimeEngine:
         try:
             return _Session(onnxruntime.InferenceSession(data, options, providers=providers))
         except _failures() as error:
-            raise EngineError(f"onnxruntime cannot open {name}: {telling_line(error)}") from error
+            raise EngineError(f"onnxruntime cannot open {name}: {first_line(error)}") from error
 
 
 class _Session:
@@ -107,7 +107,7 @@ class _Session:
         try:
             values = self._session.run(self._outputs, dict(arrays))
         except self._failures as error:
-            raise EngineError(f"onnxruntime: {telling_line(error)}") from error
+            raise EngineError(f"onnxruntime: {first_line(error)}") from error
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
 

@@ -27,7 +27,7 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
+    first_line,
 )
 from mtl_ray.config.strict import STRICT
 from mtl_ray.terminal import errors_only
@@ -73,7 +73,7 @@ class OpenVinoEngine:
                 model = _quantised(model, exported.calibration)
             openvino.save_model(model, folder / FILES[0], compress_to_fp16=self.precision == "fp16")
         except Exception as error:  # OpenVINO raises classes of its own for each frontend
-            raise EngineError(f"openvino cannot hold the graph: {telling_line(error)}") from error
+            raise EngineError(f"openvino cannot hold the graph: {first_line(error)}") from error
         if self.precision != "int8":
             return {name: folder / name for name in FILES}
         graph = gzip.compress((folder / FILES[0]).read_bytes(), mtime=0)
@@ -96,7 +96,7 @@ class OpenVinoEngine:
                 compiled = core.compile_model(model, "CPU", options)
             except (RuntimeError, OSError, EOFError, zlib.error) as error:
                 raise EngineError(
-                    f"openvino cannot open {names[0]}: {telling_line(error)}"
+                    f"openvino cannot open {names[0]}: {first_line(error)}"
                 ) from error
         return _Session(compiled)
 
@@ -229,7 +229,7 @@ class _Session:
         try:
             found = request.infer(dict(arrays), share_inputs=True)
         except (RuntimeError, KeyError, TypeError) as error:
-            raise EngineError(f"openvino: {telling_line(error)}") from error
+            raise EngineError(f"openvino: {first_line(error)}") from error
         return {name: np.array(found[index]) for index, name in enumerate(self._outputs)}
 
 

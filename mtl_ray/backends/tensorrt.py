@@ -20,7 +20,7 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
+    first_line,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -132,7 +132,7 @@ class _Session:
             try:
                 done = self._context.execute_async_v3(stream.cuda_stream)
             except RuntimeError as error:
-                raise EngineError(f"tensorrt: {telling_line(error)}") from error
+                raise EngineError(f"tensorrt: {first_line(error)}") from error
             if not done:
                 raise EngineError("tensorrt: the graph does not run")
             stream.synchronize()

@@ -20,8 +20,8 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
-    telling_line,
-    tensor_names,
+    first_line,
+    names_of,
 )
 from mtl_ray.config.strict import STRICT
 
@@ -61,7 +61,7 @@ class TorchScriptEngine:
                 torch.jit.save(traced, file, _extra_files={"names": names.encode()})
             except RuntimeError as error:
                 raise EngineError(
-                    f"torchscript cannot hold the graph: {telling_line(error)}"
+                    f"torchscript cannot hold the graph: {first_line(error)}"
                 ) from error
         return {FILE: _without_sources(file)}
 
@@ -77,10 +77,8 @@ class TorchScriptEngine:
                     io.BytesIO(data), map_location="cpu", _extra_files=extra
                 ).eval()
             except (RuntimeError, ValueError) as error:
-                raise EngineError(
-                    f"torchscript cannot open {name}: {telling_line(error)}"
-                ) from error
-        inputs, outputs = tensor_names(bytes(extra["names"]), name, "torchscript")
+                raise EngineError(f"torchscript cannot open {name}: {first_line(error)}") from error
+        inputs, outputs = names_of(bytes(extra["names"]), name, "torchscript")
         return _Session(loaded, inputs, outputs)
 
 
@@ -110,7 +108,7 @@ class _Session:
 def _reason(error: Exception) -> str:
     """What an operator says; before it the interpreter writes where in the graph it stands."""
     said = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]
-    return said[-1].removeprefix("RuntimeError: ") if said else telling_line(error)
+    return said[-1].removeprefix("RuntimeError: ") if said else first_line(error)
 
 
 def _without_sources(file: io.BytesIO) -> bytes:

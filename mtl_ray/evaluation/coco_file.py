@@ -16,7 +16,7 @@ from mtl_ray import storage
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import from_polygons
 from mtl_ray.samples import Sample, Vocabulary, image_sample
-from mtl_ray.sources.class_names import decode_text
+from mtl_ray.sources.class_names import text_of
 from mtl_ray.sources.coco_masks import mask_of_counts, valid_polygons
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.vocabulary import skeleton_of
@@ -78,7 +78,7 @@ def read_json(uri: str) -> Any:
     """
     content = storage.read(uri).removeprefix(codecs.BOM_UTF8)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = decode_text(content).encode()
+        content = text_of(content).encode()
     collecting = gc.isenabled()
     # parsed JSON has no cycles; searching a million objects for them takes half of the time
     gc.disable()

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mtl_ray.backends.backend import AnyEngine, Calibration, EngineError, Exported, telling_line
+from mtl_ray.backends.backend import AnyEngine, Calibration, EngineError, Exported, first_line
 from mtl_ray.config.extend import extended, used_plugins
 from mtl_ray.export.calibrated import build_cached
 from mtl_ray.export.config import ExportConfig
@@ -153,7 +153,7 @@ def build(
         built = build_cached(config.engine, exported, folder)
     except ImportError as error:
         raise EngineError(
-            f"{config.engine.type} cannot be imported: {telling_line(error)}"
+            f"{config.engine.type} cannot be imported: {first_line(error)}"
         ) from error
     precision = config.engine.precision
     files = {

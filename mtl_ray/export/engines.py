@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine, telling_line
+from mtl_ray.backends.backend import AnyEngine, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
@@ -124,9 +124,7 @@ def build_engine(request: EngineRequest) -> BuiltEngine:
         return _failed(name, str(error))
     except Exception as error:
         _log.exception("%s failed", name)
-        said = dict.fromkeys(
-            (type(error).__name__, telling_line(error))
-        )  # one if it has no message
+        said = dict.fromkeys((type(error).__name__, first_line(error)))  # one if it has no message
         return _failed(name, ": ".join(said))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.backends.backend import AnyEngine, EngineError, telling_line
+from mtl_ray.backends.backend import AnyEngine, EngineError, first_line
 from mtl_ray.backends.config import engine_name
 from mtl_ray.inference.predictor import HeadArrays, Predictions
 from mtl_ray.inference.signature import Signature, read_signature
@@ -74,7 +74,7 @@ class BundlePredictor:
             self.session = engine.open(bundle, self.signature.files, threads)
         except ImportError as error:  # installed, but not whole, such as without a shared library
             raise EngineError(
-                f"{uri} cannot be opened: {engine.type} cannot be imported: {telling_line(error)}"
+                f"{uri} cannot be opened: {engine.type} cannot be imported: {first_line(error)}"
             ) from error
         self.heads: Mapping[str, AnyHead] = self.signature.heads
         self.vocabulary = self.signature.vocabulary

@@ -207,7 +207,7 @@ class GroupedOutput(nn.Conv2d):
     """
 
 
-def numbered_levels(**maps: Sequence[Tensor]) -> dict[str, Tensor]:
+def numbered(**maps: Sequence[Tensor]) -> dict[str, Tensor]:
     """Levels under numbered names, as ``raw_outputs`` gives them: ``cls=[a, b]`` -> ``cls0``,
     ``cls1``.
     """

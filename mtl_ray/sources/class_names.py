@@ -112,7 +112,7 @@ UNREADABLE = "\ufffd"
 """Replaces bytes that are invalid in the encoding of a text."""
 
 
-def decode_text(data: bytes) -> str:
+def text_of(data: bytes) -> str:
     """The text of a file in UTF-8 or the encoding of its byte order mark, without NUL bytes at the
     end (truncated writes).
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_ray.sources.class_names import decode_text
+from mtl_ray.sources.class_names import text_of
 
 _INT64 = 1 << 63
 _DEEPEST = 64
@@ -31,7 +31,7 @@ def parse_json(data: bytes) -> Any:
     Raises:
         ValueError: if it is not JSON, or nested too deep.
     """
-    text = decode_text(data)
+    text = text_of(data)
     if _is_deep(text) and _is_deep(_STRING.sub("", text)):  # the second is exact, and slow
         raise ValueError("it is nested too deep")
     try:

@@ -8,7 +8,7 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import collect, decode_text, find_class, find_class_names, index_of
+from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of, text_of
 from mtl_ray.sources.folders import (
     find_list,
     images_by_stem,
@@ -119,7 +119,7 @@ def _classes_in(contents: Iterable[bytes], separator: str | None) -> set[str]:
 
 def _lines_of(content: bytes) -> list[str]:
     try:
-        return decode_text(content).splitlines()
+        return text_of(content).splitlines()
     except ValueError:
         return []  # the reader skips the file
 
@@ -129,7 +129,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     if record.image is None:
         raise UnreadableError(record.name, f"there is no image of this name in {layout.images}")
     try:
-        text = decode_text(storage.read(storage.join(layout.labels, record.file)))
+        text = text_of(storage.read(storage.join(layout.labels, record.file)))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except ValueError as error:

@@ -6,7 +6,7 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import collect, decode_text, find_class_names, read_class_names
+from mtl_ray.sources.class_names import collect, find_class_names, read_class_names, text_of
 from mtl_ray.sources.folders import is_of_a_system, read_each
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.object_configs import Yolo
@@ -124,9 +124,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     file = record.labels or record.image
     try:
         text = (
-            decode_text(storage.read(storage.join(layout.root, record.labels)))
-            if record.labels
-            else ""
+            text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
         )
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mtl_ray import storage
-from mtl_ray.sources.class_names import MOST_CLASSES, decode_text, read_class_names
+from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names, text_of
 from mtl_ray.sources.paths import Tree
 from mtl_ray.sources.source import SkippedItem
 
@@ -100,7 +100,7 @@ def _load(root: str, name: str) -> Mapping[str, Any]:
     try:
         text = _PATH_IN_QUOTES.sub(
             lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"),
-            decode_text(storage.read(uri)),
+            text_of(storage.read(uri)),
         )
         content = yaml.load(text, Loader=yaml.BaseLoader)  # creates only texts, lists and dicts
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -128,7 +128,7 @@ def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> YoloDe
 
 def _lines(uri: str) -> list[str]:
     try:
-        return decode_text(storage.read(uri)).splitlines()
+        return text_of(storage.read(uri)).splitlines()
     except ValueError:
         raise ValueError(f"{uri} is not UTF-8 text") from None
 

@@ -20,7 +20,7 @@ from jobs import evaluate, export, serve
 from jobs.analyze import speed
 from jobs.run import run
 from mtl_ray.artifact import publish
-from mtl_ray.backends.backend import AnyEngine, EngineError, Exported, telling_line
+from mtl_ray.backends.backend import AnyEngine, EngineError, Exported, first_line
 from mtl_ray.backends.config import EngineConfig
 from mtl_ray.backends.openvino import OpenVinoEngine
 from mtl_ray.export.bundle import export as write_bundle
@@ -479,4 +479,4 @@ def test_an_engine_of_a_server_that_its_bundle_does_not_have(
     ],
 )  # fmt: skip
 def test_the_line_that_says_what_is_wrong(message: str, line: str) -> None:
-    assert telling_line(ValueError(message)) == line
+    assert first_line(ValueError(message)) == line

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.class_names import decode_text
+from mtl_ray.sources.class_names import text_of
 
 IMAGE_SIZE = (1242, 375)
 """Width and height in pixels of an image that is not there."""
@@ -37,7 +37,7 @@ def read_cameras(data: bytes) -> tuple[Camera, ...]:
         ValueError: in one sentence, if a line is missing or damaged.
     """
     found: dict[str, list[str]] = {}
-    for line in decode_text(data).splitlines():
+    for line in text_of(data).splitlines():
         name, *numbers = line.replace(":", " ").split() or [""]
         found.setdefault(_SAME.get(name, name), numbers)
     own = [number for number in range(len(IMAGES)) if f"{_VELO}_{number}" in found]
@@ -90,7 +90,7 @@ def read_plane(data: bytes, lidar_to_camera: NDArray[np.float64]) -> NDArray[np.
     Raises:
         ValueError: in one sentence, if it has another form.
     """
-    lines = decode_text(data).splitlines()
+    lines = text_of(data).splitlines()
     if len(lines) < 4:
         raise ValueError("a plane has four lines, the fourth with its four numbers")
     plane = _matrix("4", lines[3].split(), (1, 4))[0] @ lidar_to_camera

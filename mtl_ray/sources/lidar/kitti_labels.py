@@ -15,7 +15,7 @@ from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.geometry.boxes_3d import wrap_angle
 from mtl_ray.geometry.cameras import alpha_of, boxes_2d, kitti_to_lidar, lidar_to_kitti
 from mtl_ray.inputs.point_cloud import Camera
-from mtl_ray.sources.class_names import decode_text
+from mtl_ray.sources.class_names import text_of
 from mtl_ray.sources.source import SkippedItem
 
 DONT_CARE = "DontCare"
@@ -60,7 +60,7 @@ def read_labels(
     Raises:
         ValueError: in one sentence, if it is no text or absurdly long.
     """
-    lines = decode_text(data).splitlines()
+    lines = text_of(data).splitlines()
     if len(lines) > _MOST_OBJECTS:
         raise ValueError(f"it has {len(lines):,} lines, more than {_MOST_OBJECTS:,}")
     labels: list[_Label] = []

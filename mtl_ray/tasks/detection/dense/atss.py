@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.boxes import centerness, decode_offsets, distances
 from mtl_ray.tasks.detection.dense.config import AtssHead
@@ -120,4 +120,4 @@ class Atss(AdaptiveGrid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0``, ``reg0`` and ``ctr0`` of each level."""
         classes, deltas, centres = self.outputs(features)
-        return numbered_levels(cls=classes, reg=deltas, ctr=centres)
+        return numbered(cls=classes, reg=deltas, ctr=centres)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.assign import Matches, assign_points
@@ -150,7 +150,7 @@ class Fcos(Grid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0``, ``reg0`` (canvas pixels) and ``ctr0`` of each level."""
         classes, sides, centres = self.outputs(features)
-        return numbered_levels(cls=classes, reg=sides, ctr=centres)
+        return numbered(cls=classes, reg=sides, ctr=centres)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.boxes import around, distances
 from mtl_ray.tasks.detection.dense.config import GflHead
@@ -142,4 +142,4 @@ class Gfl(AdaptiveGrid):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
         classes, bins = self.outputs(features)
-        return numbered_levels(cls=classes, reg=bins)
+        return numbered(cls=classes, reg=bins)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -228,7 +228,7 @@ class RetinaNet(DenseModule, HeadModule):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
         classes, offsets = self.outputs(features)
-        return numbered_levels(cls=classes, reg=offsets)
+        return numbered(cls=classes, reg=offsets)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import RTMDET_NORM, ConvUnit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
 from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -216,7 +216,7 @@ class RtmdetBase(HeadModule):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
         classes, boxes = self.maps(features)
-        return numbered_levels(cls=classes, reg=boxes)
+        return numbered(cls=classes, reg=boxes)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import YOLOX_NORM, conv_unit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered_levels
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
 from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
     DenseModule,
@@ -204,7 +204,7 @@ class Yolox(DenseModule, HeadModule):
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
         classes, boxes, objectness = self.maps(features)
-        return numbered_levels(cls=classes, reg=boxes, obj=objectness)
+        return numbered(cls=classes, reg=boxes, obj=objectness)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
