@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from mtl_ray.tasks.lidar.kitti.columns import KittiColumns, KittiFrame, camera_boxes, columns
 from mtl_ray.tasks.lidar.kitti.keys import named_figures
 from mtl_ray.tasks.lidar.kitti.table import kitti_table
-from mtl_ray.tasks.lidar.nuscenes.columns import RANGES, NuscenesFrame, Racks
-from mtl_ray.tasks.lidar.nuscenes.columns import KittiColumns as NuscenesColumns
+from mtl_ray.tasks.lidar.nuscenes.columns import RANGES, NuscenesColumns, NuscenesFrame, Racks
 from mtl_ray.tasks.lidar.nuscenes.table import nuscenes_table
 
 KITTI_FRAMES, NUSCENES_SAMPLES = 3769, 6019
