@@ -41,7 +41,7 @@ class Histogram:
     Attributes:
         edges: N + 1 of them, rising.
         counts: N numbers.
-        dependence: how many values tell as much as one that is drawn by itself; see
+        dependence: the design effect of the values, 1 if they are independent; see
             ``dependence_of``.
     """
 
@@ -235,11 +235,12 @@ def statistics_of(predictor: Predictor, batches: Iterable[Sequence[Any]]) -> Sta
 
 
 def dependence_of(counts: NDArray[np.int64]) -> float:
-    """How many scores tell as much as one that is drawn by itself: the scores of one sample are
-    alike, such as those of the boxes of a sharp image.
+    """The design effect of scores that come in samples (Kish, Survey Sampling, 1965): scores of one
+    sample are alike, such as those of the boxes of a sharp image, so they count for fewer.
 
-    It is the design effect of samples in clusters (Kish, Survey Sampling, 1965): the variance of
-    the shares below each edge between samples, over that of scores drawn one by one. 1 at least.
+    It is the variance between samples of the shares below each edge, over the variance that scores
+    drawn one by one would have. n scores tell as much as n / design effect independent ones. 1 at
+    least.
 
     Args:
         counts: of each bin by sample, (samples, bins).

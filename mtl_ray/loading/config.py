@@ -255,8 +255,8 @@ class DataConfig:
                 )
 
     def training_on(self, uri: str) -> Self:
-        """The same on another split, without options of the splits."""
-        # plugins may have extended the class
+        """The same config with another split for training, which has the default options."""
+        # type(...), since plugins may have extended the class
         return replace(self, train=type(self.train)(uri=uri))
 
     def augment_of(self, source: int) -> tuple[Augmentation, ...]:

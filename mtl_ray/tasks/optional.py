@@ -17,7 +17,7 @@ from mtl_ray.tasks.task import HeadKind
 
 @runtime_checkable
 class NotingMetric(Protocol):
-    """A metric that tells the reader of its figures what they count."""
+    """A metric with notes on what its figures count."""
 
     def notes(self) -> Sequence[str]:
         """A sentence each, such as how many objects count, and why the others do not."""
@@ -26,8 +26,8 @@ class NotingMetric(Protocol):
 
 @runtime_checkable
 class CountingTask(Protocol):
-    """A task whose ``NotingMetric`` has something to tell before a network has run: it gets this
-    prediction of each sample.
+    """A task whose ``NotingMetric`` can note which objects count before a network has run. For
+    that, the metric is updated with this prediction for each sample.
     """
 
     def nothing_found(self) -> Any:

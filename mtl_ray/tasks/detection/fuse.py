@@ -130,8 +130,8 @@ def fused_variants(variants: Sequence[Detections], rule: FusionRule, head: objec
 
 
 def _own_iou(head: object) -> float:
-    """Boxes that overlap by no more may be two objects: a head whose suppression leaves both says
-    so.
+    """The IoU above which boxes are fused by default: at least the IoU up to which the suppression
+    of the head keeps two boxes, since these may be two objects.
     """
     if isinstance(head, SelectingHead) and head.select.suppression == "nms":
         return max(DEFAULT_IOU, min(head.select.iou_threshold, MOST_IOU))

@@ -26,8 +26,8 @@ def draw_cameras(
     prediction: Detections3d | None,
     score_threshold: float,
 ) -> list[DrawnView]:
-    """The image of each camera that the sample has one of, with the boxes that it sees. The images
-    are shrunk before, to the size in which they are shown: names on them can be read.
+    """The camera images of a sample with the boxes that each camera sees. The images are resized
+    to the size in which they are shown before the boxes are drawn, so that names can be read.
 
     Args:
         sample: with a cloud; its annotated objects with a class are drawn if there is no
