@@ -6,10 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pydantic import TypeAdapter
-
 from jobs.run import run
-from mtl_ray.config.describe import add_options, given_node
+from mtl_ray.config.describe import add_options, given_node, schema_of
 from mtl_ray.config.extend import extended
 from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.validate import validate
@@ -56,12 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="kind of dataset; SOURCE --help shows its options",
     )
     kinds = {
-        str(tag(kind)): TypeAdapter(kind).json_schema()
-        for kind in members(field_kinds(config_type)["source"])
+        str(tag(kind)): schema_of(kind) for kind in members(field_kinds(config_type)["source"])
     }
-    whole = TypeAdapter(ConvertConfig).json_schema()
+    whole = schema_of(ConvertConfig)
     for name, of_kind in kinds.items():
-        about = of_kind["description"]
+        about = of_kind.get("description")
         source = sources.add_parser(
             name,
             help=about,

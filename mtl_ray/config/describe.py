@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from mtl_ray.config.tree import Node, Origin, find, node_of
 from mtl_ray.config.validate import values_of
@@ -52,7 +54,7 @@ def schema(cls: type[Any]) -> dict[str, Any]:
     Nothing is required in it, since a file may inherit the rest; what is missing in the end is
     found by ``validate``.
     """
-    found = TypeAdapter(cls).json_schema()
+    found = schema_of(cls)
     for part in [found, *found.get("$defs", {}).values()]:
         _loosen(part)
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -62,6 +64,29 @@ def schema(cls: type[Any]) -> dict[str, Any]:
         **names,
     }
     return found
+
+
+def schema_of(cls: Any) -> dict[str, Any]:
+    """The JSON Schema of a config class itself, with what is required."""
+    return TypeAdapter(cls).json_schema(schema_generator=_InheritingSchema)
+
+
+class _InheritingSchema(GenerateJsonSchema):
+    """Entries have the descriptions of the classes that theirs extends: pydantic reads the strings
+    under the fields of one class alone.
+    """
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        found = super().dataclass_schema(schema)
+        for name, entry in found.get("properties", {}).items():
+            if "description" not in entry and (text := _description(schema["cls"], name)):
+                entry["description"] = text
+        return found
+
+
+def _description(cls: type[Any], name: str) -> str | None:
+    fields = (vars(base).get("__pydantic_fields__", {}).get(name) for base in cls.__mro__)
+    return next((field.description for field in fields if field and field.description), None)
 
 
 def _loosen(part: dict[str, Any]) -> None:
@@ -107,7 +132,7 @@ def add_options(
         if name in leave_out:
             continue
         needed, kinds = name in schema.get("required", ()), [entry, *entry.get("anyOf", ())]
-        options: dict[str, Any] = {"help": entry["description"]}
+        options: dict[str, Any] = {"help": entry.get("description")}
         if name == positional:
             parser.add_argument(
                 name, metavar=name.upper(), nargs=None if needed else "?", **options

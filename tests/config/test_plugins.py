@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import convert
 from mtl_ray.config.document import parse
 from mtl_ray.config.tree import merge
 from mtl_ray.config.validate import to_yaml
@@ -37,6 +38,18 @@ from mtl_ray.plugin import Plugin
 class Mine(OnnxRuntimeEngine):
     type: Literal["mine"] = "mine"
 PLUGIN = Plugin(engines=(Mine,))
+"""
+SOURCE = """\
+from typing import Literal
+from pydantic.dataclasses import dataclass
+from mtl_ray.config.strict import STRICT
+from mtl_ray.plugin import Plugin
+from mtl_ray.sources.config import ImageFolder
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mine(ImageFolder):
+    type: Literal["mine_too"] = "mine_too"
+    depth: int = 1
+PLUGIN = Plugin(sources=(Mine,))
 """
 CONFIG = """\
 model: {backbone: {name: resnet18}, necks: {pool: {type: pool}}, heads: {labels: {type: linear}}}
@@ -164,6 +177,18 @@ def test_a_section_that_is_left_out_may_be_changed(folder: Path) -> None:
     assert "onnxruntime" not in to_yaml(config), (
         "the default engine is left out, as without plugins"
     )
+
+
+def test_a_source_without_a_word_of_documentation(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its options are there, and those of the source that it extends have their help."""
+    (folder / "with_source.py").write_text(SOURCE)
+    with pytest.raises(SystemExit, match="0"):
+        convert.main(["--plugins", "with_source", "mine_too", "--help"])
+    shown = capsys.readouterr().out
+    assert "--depth" in shown
+    assert "The folder below ROOT" in " ".join(shown.split())
 
 
 def test_an_installed_package_that_does_not_load(folder: Path) -> None:

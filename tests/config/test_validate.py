@@ -309,6 +309,9 @@ def test_the_schema_accepts_what_validates_and_refuses_what_does_not(tmp_path):
     assert written["$defs"]["ScheduleConfig"]["properties"]["accumulate"]["description"].startswith(
         "Micro-batches"
     )
+    assert written["$defs"]["AtssHead"]["properties"]["norm_groups"]["description"], (
+        "that of the class that it extends"
+    )
     json.dumps(written)
 
 
