@@ -10,14 +10,16 @@ import re
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from stat import S_ISDIR
+from typing import Any, NamedTuple
 
 import fsspec
 from fsspec import AbstractFileSystem
+
+from mtl_ray.local_disk import entries_of, stamps_below, temporary_file, to_disk
 
 _CONFLICTS = 5
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -141,9 +143,9 @@ def writing(uri: str) -> Iterator[Path]:
             upload(temporary, uri)
         return
     target = Path(absolute(uri))
-    with _temporary(target) as temporary:
+    with temporary_file(target) as temporary:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         os.replace(temporary, target)
 
 
@@ -159,9 +161,9 @@ def write_new(uri: str, data: bytes) -> bool:
         with _explained(uri):
             return _put_new(fs, path, data)
     try:
-        with _temporary(Path(path)) as temporary:
+        with temporary_file(Path(path)) as temporary:
             temporary.write_bytes(data)
-            _to_disk(temporary)
+            to_disk(temporary)
             os.link(temporary, path)
     except FileExistsError:
         return False
@@ -189,36 +191,6 @@ def _put_new(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
     raise AssertionError("the last attempt returns or raises")
 
 
-@contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A name beside ``target`` for a file in the making; nothing is left under it, and a new
-    name in the folder reaches the disk.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        _to_disk(target.parent)
-    except OSError as error:
-        # writing to an open file does not say which
-        if error.filename is None and error.errno is not None:
-            error.filename = str(target)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until what was written to a file, or to a folder's list of names, would survive a
-    loss of power.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def names(uri: str) -> list[str]:
     """The names (last parts) of what lies directly in a folder, sorted; empty if there is no
     such folder.
@@ -234,20 +206,43 @@ def names(uri: str) -> list[str]:
     )
 
 
+def folders(uri: str) -> list[str]:
+    """The names of the folders that lie directly in a folder, sorted; empty if there is no such
+    folder.
+    """
+    return sorted(name for name, found in _entries(uri).items() if found.is_folder)
+
+
 def sizes(uri: str) -> dict[str, int]:
     """Bytes of each file that lies directly in a folder, by name; empty if there is no such
     folder. One listing, no request a file.
     """
+    return {name: found.size for name, found in _entries(uri).items() if not found.is_folder}
+
+
+class _Entry(NamedTuple):
+    is_folder: bool
+    size: int
+
+
+def _entries(uri: str) -> dict[str, _Entry]:
+    """What lies directly in a folder, by name. A local link is what it leads to."""
     fs, path = filesystem(uri)
     try:
         with _explained(uri):
-            entries = fs.ls(path, detail=True)
+            if not is_remote(uri):
+                return {
+                    entry.name: _Entry(S_ISDIR(status.st_mode), status.st_size)
+                    for entry, status in entries_of(path)
+                }
+            found = fs.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return {
-        entry["name"].rsplit("/", 1)[-1]: int(entry["size"])
-        for entry in entries
-        if entry["type"] == "file"
+        about["name"].rstrip("/").rsplit("/", 1)[-1]: _Entry(
+            about["type"] == "directory", int(about["size"] or 0)
+        )
+        for about in found
     }
 
 
@@ -258,16 +253,17 @@ def files(uri: str) -> Iterator[str]:
 
 def stamps(uri: str) -> dict[str, str]:
     """Size and version (tag or time of change) of all files below a folder by URI, sorted by
-    path. One listing, no request a file.
+    path. One listing, no request a file. Local links are followed, unless they lead to a folder
+    that they are in.
     """
     fs, path = filesystem(uri)
     with _explained(uri):
+        if not is_remote(uri):
+            return dict(sorted(stamps_below(path)))
         found = fs.find(path, detail=True)
     found.pop(path, None)  # some stores take an empty folder for a file
     return {
-        str(fs.unstrip_protocol(name))
-        if is_remote(uri)
-        else str(name): f"{about['size']} {_version(about)}"
+        str(fs.unstrip_protocol(name)): f"{about['size']} {_version(about)}"
         for name, about in sorted(found.items())
     }
 
@@ -299,6 +295,6 @@ def upload(path: Path, uri: str) -> None:
 def download(uri: str, path: Path) -> None:
     """Copies a file from a URI to a local path, whole or not at all."""
     fs, source = filesystem(uri)
-    with _explained(uri), _temporary(path) as temporary:
+    with _explained(uri), temporary_file(path) as temporary:
         fs.get_file(source, str(temporary))
         os.replace(temporary, path)

@@ -70,6 +70,33 @@ def test_listings_show_what_others_just_wrote(folder: str) -> None:
     ]
 
 
+def test_listings_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "file").write_bytes(b"123")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, goal in {
+        "link": "../elsewhere",
+        "again": "../elsewhere/deep",
+        "file": "../elsewhere/deep/file",
+        "broken": "nowhere",
+        "loop": "loop",
+        "up": "..",
+        "same": ".",
+    }.items():
+        (folder / name).symlink_to(goal)
+    uri = str(folder)
+    assert storage.folders(uri) == ["again", "link", "same", "up"]
+    assert storage.sizes(uri)["file"] == 3
+    found = [name.removeprefix(f"{uri}/") for name in storage.files(uri)]
+    assert [name for name in found if not name.startswith("up/")] == [
+        *("again/file", "broken", "file", "link/deep/file", "loop")
+    ], "what leads nowhere is a file that cannot be read"
+    assert [name for name in found if name.startswith("up/")] == ["up/elsewhere/deep/file"]
+    storage.remove(storage.join(uri))
+    assert (tmp_path / "elsewhere" / "deep" / "file").exists()
+
+
 def test_remove_takes_a_folder_with_all_that_is_in_it(folder: str) -> None:
     storage.write(storage.join(folder, "deep", "c"), b"123")
     storage.remove(storage.join(folder, "deep"))

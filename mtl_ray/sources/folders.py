@@ -25,17 +25,7 @@ def subfolders(uri: str) -> list[str]:
     """Names of the folders directly in a folder, sorted, hidden ones left out; empty if there is
     no such folder.
     """
-    fs, path = storage.filesystem(uri)
-    try:
-        entries = fs.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    names = (
-        entry["name"].rstrip("/").rpartition("/")[2]
-        for entry in entries
-        if entry["type"] == "directory"
-    )
-    return sorted(name for name in names if not name.startswith("."))
+    return [name for name in storage.folders(uri) if not name.startswith(".")]
 
 
 def find_list(root: str, split: str, folders: Sequence[str]) -> str:
