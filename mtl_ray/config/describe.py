@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from mtl_ray.config.tree import Node, Origin, find, node_of
 from mtl_ray.config.validate import values_of
@@ -76,7 +75,7 @@ class _InheritingSchema(GenerateJsonSchema):
     under the fields of one class alone.
     """
 
-    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+    def dataclass_schema(self, schema: Any) -> JsonSchemaValue:
         found = super().dataclass_schema(schema)
         for name, entry in found.get("properties", {}).items():
             if "description" not in entry and (text := _description(schema["cls"], name)):
