@@ -19,15 +19,22 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_of(clouds: Path, storage: Path, name: str) -> object:
-    anchors = [
-        {"classes": [each], "size": size, "bottom": -1.7, "positive": 0.5, "negative": 0.3}
-        for each, size in (
-            ("Pedestrian", [0.8, 0.6, 1.73]),
-            ("Cyclist", [1.76, 0.6, 1.73]),
-            ("Car", [3.9, 1.6, 1.56]),
-        )
-    ]
+HEADS = {
+    "anchor_3d": {
+        "anchors": [
+            {"classes": [each], "size": size, "bottom": -1.7, "positive": 0.5, "negative": 0.3}
+            for each, size in (
+                ("Pedestrian", [0.8, 0.6, 1.73]),
+                ("Cyclist", [1.76, 0.6, 1.73]),
+                ("Car", [3.9, 1.6, 1.56]),
+            )
+        ]
+    },
+    "center_point": {"velocity": False, "shared_channels": 8, "branch_channels": 8},
+}
+
+
+def config_of(clouds: Path, storage: Path, name: str, head: str) -> object:
     return config_from(
         {
             "model": {
@@ -46,7 +53,7 @@ def config_of(clouds: Path, storage: Path, name: str) -> object:
                         "channels": [8, 8],
                     }
                 },
-                "heads": {"boxes": {"type": "anchor_3d", "anchors": anchors}},
+                "heads": {"boxes": {"type": head, **HEADS[head]}},
             },
             "data": {
                 "train": {"uri": str(clouds / "train"), "balanced": 0.5},
@@ -91,11 +98,13 @@ def config_of(clouds: Path, storage: Path, name: str) -> object:
     )
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(
+    ("head", "world_size"), [("anchor_3d", 1), ("anchor_3d", 2), ("center_point", 2)]
+)
 def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(
-    train, clouds, tmp_path, world_size
+    train, clouds, tmp_path, head, world_size
 ):
-    whole, killed = (config_of(clouds, tmp_path, name) for name in ("whole", "killed"))
+    whole, killed = (config_of(clouds, tmp_path, name, head) for name in ("whole", "killed"))
     assert train(whole, world_size) == [0] * world_size
     assert -signal.SIGKILL in train(killed, world_size, kill_at=7)
     assert train(killed, world_size) == [0] * world_size
