@@ -19,7 +19,7 @@ import psutil
 from mtl_ray import storage
 from tests.cluster.network import Machine, Network
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """Longest wait for something that must happen, even on a slow machine."""
 _PACE = Path(__file__).parent / "pace"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
