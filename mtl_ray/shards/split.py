@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
@@ -29,10 +29,22 @@ each as it is first read.
 """
 
 
-BoxColumns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
-"""Of I rows with N objects: height and width of each image (I, 2), objects of each row (I,),
-boxes_xyxy (N, 4), crowd (N,).
-"""
+class BoxColumns(NamedTuple):
+    """Of I rows with N objects.
+
+    Attributes:
+        sizes: (I, 2) height and width of each image.
+        counts: (I,) objects of each row.
+        boxes_xyxy: (N, 4).
+        crowd: (N,).
+        classes: (N,) class indices.
+    """
+
+    sizes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    crowd: NDArray[np.bool_]
+    classes: NDArray[np.int64]
 
 
 class Block(Protocol):
@@ -189,7 +201,13 @@ class Split:
         for block in self._unkept_blocks(blocks):
             sizes = np.stack([block.integers("height"), block.integers("width")], axis=1)
             boxes, counts = block.flat("boxes_xyxy")
-            yield sizes, counts // 4, boxes.reshape(-1, 4), block.flat("crowd")[0]
+            yield BoxColumns(
+                sizes=sizes,
+                counts=counts // 4,
+                boxes_xyxy=boxes.reshape(-1, 4),
+                crowd=block.flat("crowd")[0],
+                classes=block.flat("classes")[0],
+            )
 
     def _unkept_blocks(self, blocks: Iterable[int] | None = None) -> Iterator[Block]:
         """Blocks that are looked at once, without their checksums."""

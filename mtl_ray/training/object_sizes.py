@@ -4,6 +4,7 @@ of its heads.
 
 import logging
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ downloaded."""
 MOST_SECONDS = 2.0
 FAR = 2.0
 """A head reaches objects of four times its anchors, and learns those of up to twice easily."""
+LEAST = 0.7
+"""A box whose sides are less than 0.7 of an anchor's covers less than half of it."""
+FEWEST, MOST_NAMED = 5, 4
+"""Objects of which the median of a class is meant, and classes that a line names."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,33 +45,48 @@ def log_object_sizes(config: ExperimentConfig) -> None:
         _log.warning("the sizes of objects could not be read: %s", error)
         return
     for name, head in heads.items():
-        if len(sizes):
-            _log.warning("%s", note(name, head, sizes, canvas))
+        own = {
+            each: found
+            for each, found in sizes.items()
+            if head.classes is None or each in head.classes
+        }
+        if any(map(len, own.values())):
+            _log.warning("%s", note(name, head, own, canvas))
 
 
-def object_sizes(config: ExperimentConfig, rule: Canvas) -> NDArray[np.float64]:
-    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no
-    image is read, crowds are left out.
+def object_sizes(config: ExperimentConfig, rule: Canvas) -> dict[str, NDArray[np.float64]]:
+    """Square roots of the areas of some objects of the training split on the canvas, in pixels, by
+    class; no image is read, crowds are left out.
     """
     uri = config.data.train.uri
     until = time.monotonic() + MOST_SECONDS
-    found: list[NDArray[np.float64]] = [np.zeros(0)]
+    found: dict[str, list[NDArray[np.float64]]] = {}
     for each in (uri,) if isinstance(uri, str) else uri:
         split = open_split(each)
         most = MOST_REMOTE_BLOCKS if storage.is_remote(each) else MOST_BLOCKS
         order = np.random.default_rng(config.runtime.seed).permutation(len(split.block_rows))[:most]
-        for sizes, counts, boxes_xyxy, crowd in split.scan_boxes(sorted(order.tolist())):
-            image = np.repeat(np.arange(len(sizes)), counts)[~crowd]
-            sides = sides_on_canvas(boxes_xyxy[~crowd].astype(np.float64), image, sizes, rule)
-            found.append(np.sqrt(sides[(sides > 0).all(axis=1)].prod(axis=1)))
+        if (names := split.vocabulary.classes.get("instances")) is None:
+            continue
+        for block in split.scan_boxes(sorted(order.tolist())):
+            image = np.repeat(np.arange(len(block.sizes)), block.counts)
+            boxes = block.boxes_xyxy.astype(np.float64)
+            sides = sides_on_canvas(boxes, image, block.sizes, rule)  # (N, 2) canvas px
+            counted = ~block.crowd & (sides > 0).all(axis=1)
+            for index in np.unique(block.classes[counted]):
+                of_class = sides[counted & (block.classes == index)]
+                found.setdefault(names[index], []).append(np.sqrt(of_class.prod(axis=1)))
             if time.monotonic() > until:
                 break
-    return np.concatenate(found)
+    return {each: np.concatenate(parts) for each, parts in found.items()}
 
 
-def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canvas) -> str:
-    """The line of a head: sizes of objects and anchors, and what to try where they do not match."""
-    low, median, high = np.percentile(sizes, [10, 50, 90])
+def note(
+    name: str, head: AnchoredHead, sizes: Mapping[str, NDArray[np.float64]], canvas: Canvas
+) -> str:
+    """The line of a head: sizes of objects (by class, canvas pixels) and anchors, and what to try
+    where they do not match.
+    """
+    low, median, high = np.percentile(np.concatenate(list(sizes.values())), [10, 50, 90])
     smallest, largest = head.anchor_sides()
     finest = min(head.levels, key=stride_of)
     summary = (
@@ -87,4 +107,15 @@ def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canv
             f"{summary}: more than {FAR:g} times the largest anchor; try "
             f"{fit.replace('smaller', 'larger')}, a smaller data.canvas"
         )
-    return summary
+    medians = {
+        each: float(np.median(found)) for each, found in sizes.items() if len(found) >= FEWEST
+    }
+    small = sorted((size, each) for each, size in medians.items() if size < LEAST * smallest)
+    if not small:
+        return summary
+    words = [f"{each} (median {size:.0f} px)" for size, each in small[:MOST_NAMED]]
+    more = f" and {len(small) - MOST_NAMED} more classes" * (len(small) > MOST_NAMED)
+    return (
+        f"{summary}; far below the smallest anchor: {', '.join(words)}{more}; try {fit}, a larger "
+        "data.canvas"
+    )

@@ -50,15 +50,15 @@ def boxes_of(uri: str) -> Iterator[Boxes]:
     if uri.endswith(".json"):
         yield _of_coco(uri)
         return
-    for sizes, counts, boxes_xyxy, crowd in open_split(uri).scan_boxes():
-        image = np.repeat(np.arange(len(sizes)), counts)
-        boxes = boxes_xyxy.astype(np.float64)
+    for found in open_split(uri).scan_boxes():
+        image = np.repeat(np.arange(len(found.sizes)), found.counts)
+        boxes = found.boxes_xyxy.astype(np.float64)
         yield Boxes(
-            sizes=sizes,
+            sizes=found.sizes,
             image=image,
             boxes_xyxy=boxes,
-            crowd=crowd,
-            valid=_documented(boxes, sizes[image]),
+            crowd=found.crowd,
+            valid=_documented(boxes, found.sizes[image]),
         )
 
 

@@ -221,7 +221,7 @@ def test_fewer_shapes_than_anchors_are_said(tmp_path, capsys):
 def test_a_scan_for_boxes_gives_what_a_scan_for_objects_gives(tmp_path, encoding):
     split = open_split(write_split(tmp_path / "s", [5, 3], encoding=encoding))
     objects = list(split.scan_objects())
-    sizes, counts, boxes, crowd = (
+    sizes, counts, boxes, crowd, classes = (
         np.concatenate(parts) for parts in zip(*split.scan_boxes(), strict=True)
     )
     assert sizes.tolist() == [[height, width] for height, width, _ in objects]
@@ -232,6 +232,9 @@ def test_a_scan_for_boxes_gives_what_a_scan_for_objects_gives(tmp_path, encoding
     ).all()
     assert (
         crowd == np.concatenate([found.crowd for _, _, found in objects if found is not None])
+    ).all()
+    assert (
+        classes == np.concatenate([found.classes for _, _, found in objects if found is not None])
     ).all()
 
 
