@@ -20,6 +20,8 @@ _LONGEST_PARENT = 24
 folder need about 80."""
 _STARTS = 4
 """How often starting a private Ray is tried."""
+_TOO_SLOW = ("timed out during startup", "Failed to connect to GCS")
+"""What Ray says where its own processes did not answer in time."""
 
 
 @contextmanager
@@ -112,7 +114,8 @@ def init_patiently(**options: Any) -> None:
         try:
             ray.init(address="local", include_dashboard=False, **options)
         except Exception as error:
-            if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
+            slow = any(words in str(error) for words in _TOO_SLOW)
+            if not slow or attempt == _STARTS - 1:
                 raise
             ray.shutdown()
         else:
