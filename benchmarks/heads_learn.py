@@ -71,7 +71,7 @@ CASES: Mapping[str, Case] = {
     "atss": Case(0.60, GRID),
     "retinanet": Case(
         0.60,
-        GRID | {"anchor_scale": 2.5},  # 20 px: the platelets have 16, and 4 leaves most of them out
+        GRID | {"anchor_scale": 2.5},  # 20 px; a platelet has 16
         schedule={"optimizer": {"lr": 3e-3}},
     ),
     "fcos": Case(0.60, GRID | TRICKS),

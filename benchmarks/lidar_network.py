@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.lidar import measure
 from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
@@ -132,13 +133,7 @@ def convolutions(points: Tensor, rounds: int) -> tuple[int, dict[str, float]]:
         "dense": lambda: dense(grid).sum().backward(),
         "sparse, with its rules": lambda: sparse(rows, submanifold_rules(sites)).sum().backward(),
     }
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(rounds):
-        for name, form in forms.items():
-            begin = time.process_time()
-            form()
-            times[name].append(time.process_time() - begin)
-    return len(cells), {name: statistics.median(seconds) for name, seconds in times.items()}
+    return len(cells), measure(forms, rounds)
 
 
 def main(argv: list[str]) -> int:

@@ -45,7 +45,7 @@ def stamps_below(
 
     Args:
         folder: its path.
-        above: the device and number of the folders that it is in.
+        above: device and inode numbers of the folders that contain it.
     """
     try:
         own = os.stat(folder)

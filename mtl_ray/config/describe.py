@@ -66,13 +66,13 @@ def schema(cls: type[Any]) -> dict[str, Any]:
 
 
 def schema_of(cls: Any) -> dict[str, Any]:
-    """The JSON Schema of a config class itself, with what is required."""
+    """The JSON Schema of a config class; unlike in ``schema``, what is required is marked."""
     return TypeAdapter(cls).json_schema(schema_generator=_InheritingSchema)
 
 
 class _InheritingSchema(GenerateJsonSchema):
-    """Entries have the descriptions of the classes that theirs extends: pydantic reads the strings
-    under the fields of one class alone.
+    """A JSON Schema in which inherited fields keep their descriptions. pydantic takes a description
+    from the class itself alone, not from its bases.
     """
 
     def dataclass_schema(self, schema: Any) -> JsonSchemaValue:

@@ -25,7 +25,7 @@ FAR = 2.0
 LEAST = 0.7
 """A box whose sides are less than 0.7 of an anchor's covers less than half of it."""
 FEWEST, MOST_NAMED = 5, 4
-"""Objects of which the median of a class is meant, and classes that a line names."""
+"""Fewest objects of a class whose median is compared, and most classes that the line names."""
 _log = logging.getLogger(__name__)
 
 
