@@ -47,7 +47,10 @@ WORDS = {
 }
 """HAProxy's own answers, by status."""
 REFUSALS = {
-    400: ("Bad Request", "the request is no HTTP, or a header of it is invalid or too long"),
+    400: (
+        "Bad Request",
+        "the request is no HTTP or has no path, or a header of it is invalid or too long",
+    ),
     408: ("Request Timeout", "the request did not arrive in time"),
     405: ("Method Not Allowed", "there is no such method here; see /docs"),
     500: ("Internal Server Error", "the proxy of the server failed on this request"),
@@ -63,6 +66,10 @@ RULES = (
     # of other methods some are no HTTP for a replica
     'return status 405 content-type application/json file "FOLDER/405.json" unless '
     "{ method GET HEAD POST PUT DELETE PATCH OPTIONS }",
+    # OPTIONS * asks for the server as a whole (RFC 9110, section 9.3.7); no replica has such a path
+    'return status 204 hdr Allow "GET, HEAD, POST, PUT, OPTIONS" if { method OPTIONS } '
+    "!{ path_beg / }",
+    'return status 400 content-type application/json file "FOLDER/400.json" unless { path_beg / }',
 )
 """What HAProxy does with every request."""
 NO_REPLICA = (

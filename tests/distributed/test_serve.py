@@ -384,8 +384,22 @@ def test_where_nothing_is_deployed_yet_haproxy_answers_in_our_words(tmp_path: Pa
                     assert answer.headers["content-type"] == "application/json"
                     assert answer.json()["code"] == 503
                 assert client.post("/predictions/x", content=b"x", timeout=20).status_code == 503
+                for line, status in (
+                    ("OPTIONS *", b"204 No Content\r\nallow: GET, HEAD, POST, PUT, OPTIONS"),
+                    ("OPTIONS http://host", b"204 No Content"),
+                    ("GET *", b"400 Bad Request"),
+                    ("GET host:80", b"400 Bad Request"),
+                ):
+                    assert _first_bytes(port, line).startswith(b"HTTP/1.1 " + status), line
             finally:
                 haproxy.terminate()
+
+
+def _first_bytes(port: int, line: str) -> bytes:
+    """Of the answer to a request without a body; httpx would write another first line."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: host\r\n\r\n".encode())
+        return connection.recv(4096)
 
 
 def _until_it_listens(port: int) -> None:
