@@ -219,6 +219,17 @@ def first_line(error: Exception) -> str:
     return _PLACE.sub("", " ".join((told[0], *more[:1])))[:_MOST]
 
 
+def check_precision(engine: AnyEngine, name: str, found: Precision) -> None:
+    """Raises an EngineError if a file holds another precision than the signature of its bundle
+    says, which somebody must have changed: what was measured then was another engine.
+    """
+    if found != engine.precision:
+        raise EngineError(
+            f"{engine.type} cannot open {name}: it is of {found}, and signature.json says "
+            f"{engine.precision}"
+        )
+
+
 def names_of(data: bytes, file: str, engine: str, lines: int = 2) -> list[list[str]]:
     """The names of inputs and of outputs, and what else an engine wrote into a file: a line each,
     separated by commas.

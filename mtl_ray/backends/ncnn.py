@@ -23,6 +23,7 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
+    check_precision,
     first_line,
     names_of,
 )
@@ -96,9 +97,10 @@ class NcnnEngine:
                 if load(str(Path(folder) / name)):
                     raise EngineError(f"ncnn cannot open {name}: it is damaged")
             about = (Path(folder) / names[2]).read_bytes()
-        inputs, outputs, ranks = names_of(about, names[2], "ncnn", 3)
+        inputs, outputs, ranks, (stored, *_) = names_of(about, names[2], "ncnn", 4)
         if not all(rank.isdigit() for rank in ranks) or len(ranks) != len(outputs):
             raise EngineError(f"ncnn cannot open {names[2]}: it is damaged")
+        check_precision(self, names[2], "fp16" if stored == "fp16" else "fp32")
         return _Session(net, inputs, outputs, [int(rank) for rank in ranks], self.precision)
 
 

@@ -18,11 +18,14 @@ from mtl_ray.backends.backend import (
     Exported,
     GraphArrays,
     Session,
+    check_precision,
     first_line,
 )
 from mtl_ray.config.strict import STRICT
 
 MODEL_FILE = "model.onnx"
+_OF_INT8 = b"DequantizeLinear"
+"""The name of an operator, which a graph of int8 has and no other."""
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
 
@@ -84,9 +87,11 @@ class OnnxRuntimeEngine:
         (name,) = names
         data = files.read(name)
         try:
-            return _Session(onnxruntime.InferenceSession(data, options, providers=providers))
+            session = onnxruntime.InferenceSession(data, options, providers=providers)
         except _failures() as error:
             raise EngineError(f"onnxruntime cannot open {name}: {first_line(error)}") from error
+        check_precision(self, name, "int8" if _OF_INT8 in data else "fp32")
+        return _Session(session)
 
 
 class _Session:

@@ -26,7 +26,9 @@ from mtl_ray.backends.backend import (
     EngineLimits,
     Exported,
     GraphArrays,
+    Precision,
     Session,
+    check_precision,
     first_line,
 )
 from mtl_ray.config.strict import STRICT
@@ -98,7 +100,19 @@ class OpenVinoEngine:
                 raise EngineError(
                     f"openvino cannot open {names[0]}: {first_line(error)}"
                 ) from error
+        check_precision(self, names[0], _precision_of(model))
         return _Session(compiled)
+
+
+def _precision_of(model: Any) -> Precision:
+    """The precision that a model was stored with."""
+    constants = set()
+    for node in model.get_ops():
+        if (kind := node.get_type_name()) == "FakeQuantize":
+            return "int8"
+        if kind == "Constant":
+            constants.add(node.get_output_element_type(0).get_type_name())
+    return "fp16" if "f16" in constants else "fp32"
 
 
 def _plain(graph: Path) -> Path:

@@ -2,6 +2,7 @@
 traceback, and never a wrong answer.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -310,6 +311,36 @@ def test_a_signature_of_another_graph(bundle: Path, tmp_path: Path) -> None:
     ) as caught:
         BundlePredictor(str(tmp_path / "other")).predict([np.zeros((20, 30, 3), np.uint8)])
     told(caught.value)
+
+
+def test_a_precision_that_the_file_does_not_have(bundle: Path, tmp_path: Path) -> None:
+    """With a manifest that fits: what was measured was another engine."""
+    signature = TypeAdapter(dict[str, Any]).validate_json((bundle / "signature.json").read_bytes())
+    signature["engine"] = {"type": "onnxruntime", "precision": "int8"}
+    signature["further"][0]["engine"]["precision"] = "fp16"
+    files: dict[str, bytes | Path] = {
+        each.name: each for each in bundle.iterdir() if each.name != "MANIFEST.json"
+    }
+    files["signature.json"] = TypeAdapter(dict[str, Any]).dump_json(signature)
+    publish(str(tmp_path / "other"), files, kind="bundle")
+    for name, file in (("onnxruntime:int8", "model.onnx"), ("openvino:fp16", "openvino.xml")):
+        with pytest.raises(EngineError, match=rf"open {re.escape(file)}: it is of fp32,") as caught:
+            BundlePredictor(str(tmp_path / "other"), engine=name)
+        assert told(caught.value).endswith(f"signature.json says {name.partition(':')[2]}")
+
+
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_a_file_says_its_precision(kind: str, tmp_path: Path) -> None:
+    weights = "w = Constant<value = float[3,3,3,3] {" + ",".join(["0.5"] * 81) + "}>()"
+    onnx_file = graph(weights + " out = Conv<pads = [1,1,1,1]>(image, w)")
+    chosen = engine(kind, precision="fp16")
+    if (reason := chosen.unavailable()) is not None:
+        pytest.skip(reason)
+    made = chosen.build(exported(onnx_file), tmp_path)
+    files = {name: Path(str(each)).read_bytes() for name, each in made.items()}
+    chosen.open(Files(files), tuple(files), 1)
+    with pytest.raises(EngineError, match=r"it is of fp16, and signature\.json says fp32"):
+        engine(kind).open(Files(files), tuple(files), 1)
 
 
 def test_a_file_of_another_checkpoint_is_no_part_of_the_bundle(
