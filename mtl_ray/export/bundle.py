@@ -60,7 +60,7 @@ class WrittenBundle:
         bytes: size of the engine's files.
         parity: its difference from torch.
         samples: the samples that it was checked on, in words.
-        notes: what its engine cannot do.
+        notes: what its engine cannot do, and the heads of which nothing was compared.
         engines: a row for each engine, if there are further ones.
     """
 
@@ -182,7 +182,7 @@ def write_bundle(
         bytes=num_bytes,
         parity=parity,
         samples=checked.source,
-        notes=config.engine.limits().notes,
+        notes=(*config.engine.limits().notes, *parity.notes),
         engines=tuple(rows),
     )
 

@@ -8,6 +8,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.input import placed
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample
+from mtl_ray.tasks.task import Metric
 
 _log = logging.getLogger(__name__)
 
@@ -209,14 +211,12 @@ def compare_loss(
     """The loss of the main metric of each head by an engine of less precision, on what ``read``
     gives.
     """
-    results, measured = [], []
-    for predictor in (reference, bundle):
-        metrics = head_metrics(predictor.heads, predictor.vocabulary)
-        samples = islice(read(), config.metric_samples)
-        measured.append(measure(predictor, samples, metrics))
-        results.append(metrics)
-    parity = Parity(layout=config.layout, samples=measured[1].samples, canvases=[bundle.canvas])
-    parity.batches = (min(bundle.batch, measured[1].largest),)
+    results = [head_metrics(each.heads, each.vocabulary) for each in (reference, bundle)]
+    measure(reference, islice(read(), config.metric_samples), results[0])
+    parity = Parity(layout=config.layout, samples=0, canvases=[bundle.canvas])
+    parity.samples, parity.batches = _measure_alone_too(
+        bundle, islice(read(), config.metric_samples), results[1], config.metric_samples // 4
+    )
     for head, ours in results[0].items():
         theirs = results[1][head]
         first, second = (float(each.result()[ours.main]) for each in (ours, theirs))
@@ -230,6 +230,27 @@ def compare_loss(
                 else f"{head}/{ours.main} cannot be compared: the samples have no annotation"
             )
     return parity
+
+
+def _measure_alone_too(
+    bundle: BundlePredictor,
+    samples: Iterator[Sample],
+    metrics: Mapping[str, Metric[Any]],
+    alone: int,
+) -> tuple[int, tuple[int, ...]]:
+    """Measures a bundle in whole batches, but for some samples, which go alone as most requests of
+    a server do: an engine may be wrong in either. Returns the number of samples, and the sizes of
+    the batches.
+    """
+    single = copy(bundle)
+    single.batch = 1
+    parts = [
+        (bundle, measure(bundle, islice(samples, bundle.batch), metrics)),
+        (single, measure(single, islice(samples, alone), metrics)),
+        (bundle, measure(bundle, samples, metrics)),
+    ]
+    sizes = {min(each.batch, part.largest) for each, part in parts if part.samples}
+    return sum(part.samples for _, part in parts), tuple(sorted(sizes))
 
 
 def latency_of(bundle: BundlePredictor) -> Latency:

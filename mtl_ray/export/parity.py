@@ -127,6 +127,21 @@ class Parity:
         more = f"; and {further} more" if further > 0 else ""
         return "; ".join(self.failures[:FIRST]) + more
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each head of which nothing was compared, since torch and the bundle found
+        no object on any sample.
+        """
+        counts: dict[str, int] = {}
+        for check in self.checks:
+            counts[check.head] = counts.get(check.head, 0) + check.count
+        return tuple(
+            f"the head {head} found nothing on the samples, in torch and in the bundle: they are "
+            "equal, but no answer was compared (Fix: a trained model, or more export.samples)"
+            for head, count in counts.items()
+            if not count
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``parity.json``."""
         metrics = [

@@ -36,8 +36,12 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.optional import brief
 from mtl_ray.tasks.task import AnyHead
 
-BATCHES = (1, 3, 8)
+BATCHES = (1, 2, 3, 8)
 """Batch sizes that are compared."""
+OF_OTHER_SIZES = (1, 3)
+"""Those that are compared on other canvases."""
+LEAST = 2
+"""Samples that are compared one by one: an engine may keep its first answer."""
 GENERATED = "generated"
 """How the description of samples begins that no split holds."""
 
@@ -171,14 +175,14 @@ def verify(
     for batch in batches:
         _compare_samples(
             pair,
-            raws if batch == batches[-1] else raws[:batch],
+            raws if batch == batches[-1] else raws[: max(batch, LEAST)],
             bundle.canvas,
             batch,
             config,
             parity,
         )
     parity.canvases.append(bundle.canvas)
-    _compare_sizes(pair, raws, batches[:2], config, parity)
+    _compare_sizes(pair, raws, [n for n in batches if n in OF_OTHER_SIZES], config, parity)
     if not parity.failures:
         _compare_metrics(reference, bundle, [sample for sample, _ in samples], config, parity)
     return parity

@@ -130,7 +130,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     assert parity["samples"] == 4
     assert parity["source"] == split
     assert {check["canvas"] for check in parity["checks"]} == {"96x64", "32x32", "160x96", "103x75"}
-    assert {check["batch"] for check in parity["checks"]} == {1, 3, 8}
+    assert {check["batch"] for check in parity["checks"]} == {1, 2, 3, 8}
     assert {check["head"] for check in parity["checks"]} == {"boxes", "semantic", "labels"}
     measured = {f"{pair['head']}/{pair['metric']}": pair["torch"] for pair in parity["metrics"]}
     assert 0 < measured["boxes/mAP50"] < 1

@@ -114,6 +114,24 @@ def test_equal_scores_at_the_cut_have_no_order() -> None:
     assert failures(*padded)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_full_list_without_one_equal_box_is_refused(count: int) -> None:
+    """All of its scores are the lowest one, as where a head gives one box of each image."""
+    expected = boxes(batch=1, count=20)
+    expected = {name: values[:, :count] for name, values in expected.items()}
+    expected["scores"][:] = 0.9
+    found = changed(expected, "boxes", lambda a: np.add(a, [300, 0, 300, 0], out=a))
+    assert "0.0000% agree" in failures(expected, found)[0]
+    ours, theirs = (
+        Detections(
+            boxes_xyxy=each["boxes"][0], scores=each["scores"][0], classes=each["classes"][0]
+        )
+        for each in (expected, found)
+    )
+    assert refused([ours, OBJECTS[1]], [ours, OBJECTS[1]]) == []
+    assert refused([ours, OBJECTS[1]], [theirs, OBJECTS[1]])
+
+
 def test_one_box_is_nobody_elses_partner_too() -> None:
     near = np.array([[[0, 0, 100, 100], [0, 0, 100, 101], [0] * 4]], np.float32)
     expected = {"boxes": near, "scores": np.array([[0.9, 0.8, 0]]), "classes": np.zeros((1, 3))}

@@ -128,8 +128,8 @@ def _objects_difference(
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Objects are matched by box and class. With a frame masks are encodings on its image, and
     pairs must have similar ones; otherwise they are probabilities, compared like scores.
-    Objects without a partner whose score is at most ``cut`` do not count. Also returns the pairs'
-    indices.
+    If there are pairs, objects without a partner whose score is at most ``cut`` do not count. Also
+    returns the pairs' indices.
     """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
@@ -147,6 +147,8 @@ def _objects_difference(
     if masked and frame is not None:
         alike = _alike(first, second, (ours, theirs), frame)
         ours, theirs = ours[alike], theirs[alike]
+    if not len(ours):
+        cut = -1.0  # without a pair nothing shows that the rest of the lists is the same
     alone = sum(
         int((~(np.delete(side["scores"], matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))

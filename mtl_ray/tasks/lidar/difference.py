@@ -80,14 +80,16 @@ def _labels(side: Fields) -> NDArray[np.int64]:
 def _objects_difference(
     first: Fields, second: Fields, how: Comparison, cut: float
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Objects without a partner whose score is at most ``cut`` do not count. Also returns the
-    indices of the pairs.
+    """If there are pairs, objects without a partner whose score is at most ``cut`` do not count.
+    Also returns the indices of the pairs.
     """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, how.sides, PER_OBJECT)
     if problems:
         return Difference(unit="boxes", length_unit="m", incomparable=problems), none
     ours, theirs = _pairs(first, second)
+    if not len(ours):
+        cut = -1.0  # without a pair nothing shows that the rest of the lists is the same
     alone = sum(
         int((~(np.delete(_best(side), matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))

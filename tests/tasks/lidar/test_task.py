@@ -130,6 +130,9 @@ def test_arrays_with_scores_of_all_classes_are_compared() -> None:
     apart = DETECTION_3D.array_difference(one, other, HOW)
     assert (apart.compared, apart.max_px, apart.max_score) == (20, 0, 0)
     assert DETECTION_3D.array_difference({}, {}, HOW).incomparable
+    elsewhere = {"boxes": one["boxes"] + np.float32(300), "scores": np.ones((20, 3), np.float32)}
+    apart = DETECTION_3D.array_difference(one, elsewhere, HOW)
+    assert (apart.agreeing, apart.count) == (0, 40), "none of them is the end of an equal list"
 
 
 def test_drawings_show_boxes() -> None:
