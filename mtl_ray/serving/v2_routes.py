@@ -16,6 +16,13 @@ from mtl_ray.serving.versions import Generation
 Scope = Mapping[str, Any]
 OPEN = ("/v2", "/v2/health/live", "/v2/health/ready")
 """Addresses that need no key."""
+OF_TRITON = frozenset(
+    (
+        *("repository", "config", "stats", "trace", "logging"),
+        *("systemsharedmemory", "cudasharedmemory"),
+    )
+)
+"""Parts of the addresses that Triton has beside the protocol."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,4 +125,10 @@ def _address(parts: Sequence[str], path: str) -> tuple[str, str, str]:
             return name, wanted, ""
         case ["models", name, "versions", wanted, ("infer" | "ready") as what]:
             return name, wanted, what
+    if OF_TRITON.intersection(parts):
+        raise RequestError(
+            404,
+            f"there is nothing at {quoted(path)}: the repository, configuration, statistics, "
+            "traces, logging and shared memory of Triton are not supported; see /docs",
+        )
     raise RequestError(404, f"there is nothing at {quoted(path)}; see /docs")
