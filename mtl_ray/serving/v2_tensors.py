@@ -141,9 +141,9 @@ def _from_json(
     try:
         wide = np.array(flat, np.float64) if dtype.kind == "f" else np.array(flat, dtype)
     except OverflowError:
-        raise RequestError(
-            400, f"the data of {name} has a number outside the range of {datatype_of(dtype)}"
-        ) from None
+        raise _outside(name, dtype) from None
+    if dtype.kind == "f" and not np.isfinite(wide).all():  # such as 1e999, which JSON allows
+        raise _outside(name, dtype)
     return _cast(name, wide, dtype)
 
 
@@ -153,10 +153,14 @@ def _cast(name: str, values: NDArray[Any], dtype: "np.dtype[Any]") -> NDArray[An
         cast: NDArray[Any] = values.astype(dtype)
     same = np.isfinite(cast) | ~np.isfinite(values) if dtype.kind == "f" else cast == values
     if not same.all():
-        raise RequestError(
-            400, f"the data of {name} has a number outside the range of {datatype_of(dtype)}"
-        )
+        raise _outside(name, dtype)
     return cast
+
+
+def _outside(name: str, dtype: "np.dtype[Any]") -> RequestError:
+    return RequestError(
+        400, f"the data of {name} has a number outside the range of {datatype_of(dtype)}"
+    )
 
 
 def _check_count(name: str, given: int, count: int) -> None:

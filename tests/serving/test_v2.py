@@ -353,6 +353,8 @@ def test_a_range_that_was_checked(bundle: Callable[..., str], tmp_path: Path) ->
     [
         ("FP32", [1, 2.5], True),
         ("FP32", [1e300, 0.0], False),
+        ("FP32", [float("inf"), 0.0], False),  # 1e999 in JSON
+        ("FP64", [float("inf"), 0.0], False),
         ("FP16", [1e5, 0.0], False),
         ("FP16", [0.5, 1], True),
         ("BOOL", [True, False], True),
