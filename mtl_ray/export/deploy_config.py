@@ -122,7 +122,7 @@ def _engine(backend: Mapping[str, Any], path: str) -> str:
         )
     common = backend.get("common_config")
     common = common if isinstance(common, dict) else {}
-    stated = str(backend.get("precision", "")).lower()
+    stated = str(backend.get("precision", common.get("precision", ""))).lower()
     if common.get("int8_mode") is True or stated == "int8":
         return f"{name}:int8"
     if common.get("fp16_mode") is True or stated == "fp16":

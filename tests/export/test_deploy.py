@@ -82,6 +82,7 @@ def test_what_a_config_asks_for(configs: Path) -> None:
         ("dict(type='openvino', precision='FP16')", "openvino:fp16"),
         ("dict(type='tensorrt', common_config=dict(fp16_mode=False, int8_mode=True))", "int8"),
         ("dict(type='ncnn', precision='FP32', use_vulkan=False)", "ncnn"),
+        ("dict(type='onnxruntime', common_config=dict(precision='fp16'))", "onnxruntime:fp16"),
         ("dict(type='torchscript')", "torchscript"),
     ],
 )
