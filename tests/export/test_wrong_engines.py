@@ -105,6 +105,12 @@ def of_width(width: int) -> Any:
     return lambda given, found: turned(found) if given["image"].shape[3] == width else found
 
 
+def in_place(given: Arrays) -> Arrays:
+    """Changes the caller's own array, which torch must not see."""
+    given["image"][:] = given["image"][:, ::-1].copy()
+    return given
+
+
 def halved(values: np.ndarray) -> np.ndarray:
     """With the eight bits of bf16 after the point."""
     return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
@@ -137,6 +143,7 @@ INPUTS = {
     "channels in another order": lambda given: {"image": given["image"][:, ::-1].copy()},
     "darker": lambda given: {"image": (given["image"] * 0.98).astype(np.uint8)},
     "shifted by a pixel": lambda given: {"image": np.roll(given["image"], 1, axis=3)},
+    "channels in another order, for the caller too": in_place,
     "turned over": lambda given: {"image": given["image"][..., ::-1].copy()},
 }
 
