@@ -40,7 +40,7 @@ class Report:
             "per_class": self.per_class,
             "facts": {"version": 1, **self.facts},
         }
-        return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
+        return (json.dumps(without_nan(content), indent=1, allow_nan=False) + "\n").encode()
 
     def to_text(self) -> str:
         """Tables for a terminal; classes without a metric are left out."""
@@ -100,9 +100,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """A value of JSON with None in place of the numbers that JSON does not hold."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

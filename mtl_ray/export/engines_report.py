@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_ray.backends.onnx_int8 import cpu_flags
+from mtl_ray.evaluation.report import without_nan
 from mtl_ray.export.engines import BuiltEngine, Latency
 from mtl_ray.export.parity import Parity
 from mtl_ray.geometry.figures import png
@@ -98,7 +99,8 @@ def engines_report(rows: Sequence[EngineRow], samples: str) -> dict[str, bytes]:
         f"<th>p99 ms<th>samples/s<th>build s<th>runs as</tr>{''.join(map(_html_row, rows))}</table>"
         f'<img alt="latency and size of each engine" src="data:image/png;base64,{figure}">'
     )
-    return {JSON_FILE: json.dumps(content, indent=1).encode(), HTML_FILE: page.encode()}
+    report = json.dumps(without_nan(content), indent=1, allow_nan=False)
+    return {JSON_FILE: report.encode(), HTML_FILE: page.encode()}
 
 
 def _entry(row: EngineRow) -> dict[str, Any]:

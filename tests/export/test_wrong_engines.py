@@ -1,5 +1,6 @@
 """Negative controls: engines that are wrong in a way that could be missed, and are refused."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from mtl_ray.backends.backend import GraphArrays
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.engines import compare_loss
+from mtl_ray.export.engines import Latency, compare_loss
+from mtl_ray.export.engines_report import EngineRow, engines_report
 from mtl_ray.export.graph import ExportGraph
-from mtl_ray.export.parity import Parity, ParityCheck
+from mtl_ray.export.parity import MetricPair, Parity, ParityCheck
 from mtl_ray.export.verify import CheckSamples, generate_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -181,6 +183,28 @@ def test_a_head_that_finds_nothing_is_told() -> None:
     ]
     (note,) = parity.notes
     assert note.startswith("the head boxes found nothing on the samples")
+
+
+def test_a_figure_that_is_no_number_is_null_in_the_report() -> None:
+    """As of a head that nobody annotated, or of an engine that answers with no numbers."""
+    parity = Parity(layout="end2end", samples=1)
+    parity.checks = [ParityCheck(head="a", canvas="128x96", batch=1, max_abs=float("nan"))]
+    parity.metrics = [MetricPair(head="a", metric="mAP", torch=float("nan"), bundle=0.5)]
+    row = EngineRow(
+        name="openvino:int8",
+        num_bytes=None,
+        build_s=None,
+        latency=None,
+        parity=parity,
+        about="",
+        failure="a/mAP cannot be compared",
+    )
+    latency = Latency(p50_ms=1, p99_ms=2, per_second=900)
+    first = replace(row, name="openvino", num_bytes=10, latency=latency, failure=None)
+    files = engines_report([first, row], "a split")
+    report = json.loads(files["engines.json"], parse_constant=pytest.fail)
+    found = report["engines"][1]["parity"]
+    assert (found["checks"][0]["max_abs"], found["metrics"][0]["torch"]) == (None, None)
 
 
 @pytest.mark.parametrize("size", [1, 8])
