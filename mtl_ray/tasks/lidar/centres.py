@@ -72,7 +72,9 @@ def centre_targets(
     low, side = boxes.new_tensor(grid.minimum[:2]), boxes.new_tensor(grid.size[:2])
     centre = (boxes[..., :2] - low) / side / stride  # (B, M, 2) x, y in cells
     cell = centre.long()
-    inside = ((centre >= 0) & (cell < cell.new_tensor(size[::-1]))).all(dim=2)
+    # As in the published code the cell is rounded towards 0: a centre that is less than a cell
+    # before the map belongs to its first cells.
+    inside = ((cell >= 0) & (cell < cell.new_tensor(size[::-1]))).all(dim=2)
     present = present & inside & (boxes[..., 3:6] > 0).all(dim=2)
     # What is no object gets a size, so that no NaN can enter a gradient.
     sizes = torch.where(present[..., None], boxes[..., 3:6], 1.0)

@@ -105,6 +105,19 @@ def test_heat_maps_and_numbers_are_the_published_ones(seed: int) -> None:
         assert arrays["target_cells"][0, place] == int(y) * SIDE + int(x)
 
 
+def test_a_centre_just_before_the_map_belongs_to_its_first_cells() -> None:
+    """The published code rounds the cell towards 0."""
+    head = head_of()
+    targets = targets_of(2, 0)
+    targets["boxes"][0, :, :2] = torch.tensor([(-8.2, -7.9), (-8.6, -7.9)])
+    arrays = head.target_arrays(
+        {"BEV": torch.zeros(1, 4, SIDE, SIDE)}, targets, Context(inputs={}, canvas=CANVAS)
+    )
+    assert (arrays["target_labels"][0] < len(NAMES)).tolist() == [True, False]
+    assert arrays["target_cells"][0, 0] == 0
+    assert arrays["target_values"][0, 0, 0] == pytest.approx(-0.4, abs=1e-5)
+
+
 def test_targets_are_made_without_a_warning_of_torch() -> None:
     """Every training would show it."""
     head = head_of()
