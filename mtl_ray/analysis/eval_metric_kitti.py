@@ -199,7 +199,10 @@ def read_file(uri: str, *, scored: bool) -> KittiColumns:
     """
     names: list[str] = []
     rows: list[list[float]] = []
-    lines = text_of(storage.read(uri)).splitlines()
+    try:
+        lines = text_of(storage.read(uri)).splitlines()
+    except ValueError as error:
+        raise ValueError(f"{uri} is {error}") from None
     if len(lines) > _MOST_LINES:
         raise ValueError(f"{uri} has {len(lines):,} lines, more than {_MOST_LINES:,}")
     for number, line in enumerate(lines, 1):

@@ -1,6 +1,6 @@
 """A results file of nuScenes for its metric: boxes in the global frame by token of the sample."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from mtl_ray.evaluation.coco_file import read_json
 from mtl_ray.evaluation.data import SplitData
 from mtl_ray.shards.split import Split
 from mtl_ray.sources.folders import subfolders
+from mtl_ray.sources.json_values import shown
 from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.lidar.nuscenes import CLASS_OF, open_nuscenes
 from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame
@@ -33,6 +34,15 @@ from mtl_ray.tasks.lidar.nuscenes.frames import (
 )
 
 CLASSES = tuple(name for name in RANGES if name != "cyclist")
+ATTRIBUTES = frozenset(
+    {
+        "",
+        *(f"vehicle.{state}" for state in ("moving", "stopped", "parked")),
+        *(f"cycle.{state}_rider" for state in ("with", "without")),
+        *(f"pedestrian.{state}" for state in ("moving", "standing", "sitting_lying_down")),
+    }
+)
+"""The attributes that a box may have; "" for none."""
 TABLE = "sample_annotation.json"
 _START = 4096
 _FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
@@ -92,7 +102,7 @@ def measure_results(
     for place, token in enumerate(ordered):
         scene = measured[token]
         try:
-            found = _detections(results.get(token, ()), scene)
+            found = _detections(token, results.get(token, ()), scene)
         except ValueError as error:
             raise ValueError(f"{uri}, sample {token}: {error}") from None
         frame = NuscenesFrame(gt=scene.gt, found=found)
@@ -130,7 +140,7 @@ def read_nuscenes_results(uri: str) -> Mapping[str, Sequence[Any]]:
     return results
 
 
-def _detections(boxes: Sequence[Any], scene: SampleTruth) -> NuscenesColumns:
+def _detections(token: str, boxes: Sequence[Any], scene: SampleTruth) -> NuscenesColumns:
     """Of one sample.
 
     Raises:
@@ -144,30 +154,42 @@ def _detections(boxes: Sequence[Any], scene: SampleTruth) -> NuscenesColumns:
             for name, size in _FIELDS.items()
         }
         scores = np.array([each["detection_score"] for each in boxes], np.float64)
-        labels = np.array([CLASSES.index(each["detection_name"]) for each in boxes], np.int64)
-        attributes = np.array([str(each["attribute_name"]) for each in boxes], np.str_)
-    except (KeyError, TypeError, ValueError) as error:
+        names = [each["detection_name"] for each in boxes]
+        attributes = [each["attribute_name"] for each in boxes]
+        # stated where objects are written as results: the original leaves out those without points
+        points = np.array([each.get("num_pts", -1) for each in boxes], np.float64)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            "a box has no translation, size, rotation, velocity, detection_name (one of the ten "
-            f"classes), detection_score and attribute_name: {error!r}"
+            "a box has no translation, size, rotation, velocity, detection_name, detection_score "
+            f"and attribute_name: {error!r}"
         ) from None
+    _check_names("detection_name", names, CLASSES)
+    _check_names("attribute_name", attributes, ATTRIBUTES)
+    _check_names("sample_token", [each.get("sample_token", token) for each in boxes], (token,))
     known = [np.isfinite(values[name]).all() for name in ("translation", "size", "rotation")]
     if not all(known) or not np.isfinite(scores).all() or (values["size"] <= 0).any():
         raise ValueError("a box has a size that is not positive or a number that is not finite")
     if (np.abs(values["rotation"]).max(axis=1, initial=0) < 1e-9).any():
         raise ValueError("a box has the rotation 0 0 0 0")
     found = NuscenesColumns(
-        classes=labels,
+        classes=np.array([CLASSES.index(name) for name in names], np.int64),
         centres=values["translation"],
         sizes=values["size"][:, [1, 0, 2]],
         yaw=_yaws(values["rotation"]),
         velocity=values["velocity"],
-        attributes=attributes.reshape(len(boxes)),
+        attributes=np.array(attributes, np.str_).reshape(len(boxes)),
         scores=scores,
         state=np.zeros(len(boxes), np.int64),
         frames=np.zeros(len(boxes), np.int64),
     )
-    return found.judged(CLASSES, scene.vehicle, scene.racks)
+    empty = np.where(points == 0, 0, -1)
+    return found.judged(CLASSES, scene.vehicle, scene.racks, empty)
+
+
+def _check_names(field: str, names: Sequence[Any], allowed: Collection[str]) -> None:
+    if unknown := [name for name in names if not isinstance(name, str) or name not in allowed]:
+        known = ", ".join(sorted(filter(None, allowed)))
+        raise ValueError(f"a box has the {field} {shown(unknown[0])}; it must be one of {known}")
 
 
 def _yaws(quaternions: NDArray[np.float64]) -> NDArray[np.float64]:

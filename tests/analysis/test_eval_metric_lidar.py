@@ -167,6 +167,13 @@ def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str)
     assert f"{file}, line 3" in str(raised.value)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "000001.txt"
+    file.write_bytes("Fußgänger 0 0".encode("latin1"))
+    with pytest.raises(ValueError, match=f"{file} is not UTF-8 text"):
+        read_file(str(file), scored=False)
+
+
 def test_results_of_a_vehicle_with_several_cameras(tmp_path: Path) -> None:
     """Written and measured in the whole cloud: half of the cars are behind the first camera."""
     front = np.array([(10.0 + 6 * number, 1, -1, 4, 2, 1.5, 0.3) for number in range(10)])
@@ -267,6 +274,20 @@ def test_nuscenes_results_without_error(tmp_path: Path) -> None:
         measure_results(str(file), {})
 
 
+def test_objects_written_as_results_are_left_out_where_they_have_no_point(tmp_path: Path) -> None:
+    """As in the devkit, which writes and reads "num_pts"."""
+    known, boxes = scene(np.random.default_rng(0), 200)
+    points = np.arange(len(boxes)) % 3
+    racks = known.racks
+    known = replace(known, gt=known.gt.judged(CLASSES, known.vehicle, racks, points))
+    written = [{**box, "num_pts": int(count)} for box, count in zip(boxes, points, strict=True)]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {"t": written}}))
+    assert measure_results(str(file), {"t": known})[0].result()["NDS"] == pytest.approx(1)
+    file.write_text(json.dumps({"results": {"t": boxes}}))
+    assert measure_results(str(file), {"t": known})[0].result()["NDS"] < 0.95
+
+
 def test_a_split_that_is_named_as_a_version_is_no_folder_of_tables(tmp_path: Path) -> None:
     """Its shard is v1.0-mini-00000.arrow."""
     World(tmp_path / "nuscenes").write()
@@ -319,6 +340,14 @@ def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
     assert len(metric.frames) == 2
 
 
+def test_a_name_that_cannot_be_is_named(tmp_path: Path) -> None:
+    known, boxes = scene(np.random.default_rng(0))
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"results": {"t": [boxes[0] | {"detection_name": "tree"}]}}))
+    with pytest.raises(ValueError, match="detection_name 'tree'; it must be one of barrier, bicyc"):
+        measure_results(str(file), {"t": known})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -327,6 +356,10 @@ def test_samples_without_results_have_no_detections(tmp_path: Path) -> None:
         {"translation": [1, 2]},
         {"rotation": [0, 0, 0, 0]},
         {"detection_score": None},
+        {"attribute_name": "vehicle.flying"},
+        {"attribute_name": None},
+        {"sample_token": "u"},
+        {"num_pts": "many"},
     ],
 )
 def test_damaged_results_are_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
