@@ -133,9 +133,12 @@ def cloud_of_columns(names: Sequence[str], columns: Sequence[NDArray[np.generic]
     """
     found: dict[str, NDArray[np.float32]] = {}
     for name, column in zip(names, columns, strict=True):
-        short = re.sub(r"\W", "_", name.lower().removeprefix("scalar_"))[:64]
+        short = re.sub(r"\W", "_", name.lower().removeprefix("scalar_"), flags=re.ASCII)
         if short in _IGNORED:
             continue
+        if not short[:1].isalpha():  # so that the option features can name it
+            short = f"f{short}"
+        short = short[:32]
         with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite and is refused
             values = column.astype(np.float32)
         feature = _ALIASES.get(short, short)
@@ -154,20 +157,26 @@ def cloud_of_columns(names: Sequence[str], columns: Sequence[NDArray[np.generic]
     return PointCloud(points=check_points(points), features=tuple(order))
 
 
-def columns_of_text(body: bytes, points: int, numbers: int) -> NDArray[np.float64]:
-    """(points, numbers) of lines of text; further lines are not read.
+def columns_of_text(body: bytes, points: int, numbers: int, *, alone: bool) -> NDArray[np.float64]:
+    """(points, numbers) of lines of text.
+
+    Args:
+        body: the lines.
+        points: that the header states.
+        numbers: of each point.
+        alone: whether no further lines may follow; else they are not read.
 
     Raises:
-        ValueError: if there are fewer lines, or a line has other numbers.
+        ValueError: if there are fewer lines, or more, or a line has other numbers.
     """
+    lines = body.decode("ascii", "replace").splitlines()
+    filled = [line for line in lines if line.strip()]
+    if len(filled) < points or (alone and len(filled) > points):
+        raise ValueError(f"the file has {len(filled)} lines of points, its header says {points}")
     if not points:
         return np.zeros((0, numbers), np.float64)
-    lines = body.decode("ascii", "replace").splitlines()
-    filled = [line for line in lines if line.strip()][:points]
-    if len(filled) < points:
-        raise ValueError(f"the file has {len(filled)} lines of points, its header says {points}")
     try:
-        values = np.loadtxt(filled, np.float64, comments=None, ndmin=2)
+        values = np.loadtxt(filled[:points], np.float64, comments=None, ndmin=2)
     except ValueError as error:
         raise ValueError("a line of points has something that is not a number") from error
     if values.shape != (points, numbers):
@@ -175,14 +184,22 @@ def columns_of_text(body: bytes, points: int, numbers: int) -> NDArray[np.float6
     return values
 
 
-def records_of_bytes(body: bytes, points: int, row: np.dtype[np.void]) -> NDArray[np.void]:
-    """(points,) records of binary data; what follows is not read.
+def records_of_bytes(
+    body: bytes, points: int, row: np.dtype[np.void], *, alone: bool
+) -> NDArray[np.void]:
+    """(points,) records of binary data.
+
+    Args:
+        body: the records.
+        points: that the header states.
+        row: a record.
+        alone: whether no further records may follow, but less than one, or zeros; else they are not
+            read.
 
     Raises:
-        ValueError: if there are fewer bytes.
+        ValueError: if there are fewer bytes, or more.
     """
-    if len(body) < points * row.itemsize:
-        raise ValueError(
-            f"the file has {len(body):,} bytes of points, its header says {points * row.itemsize:,}"
-        )
+    size, rest = points * row.itemsize, body[points * row.itemsize :]
+    if len(body) < size or (alone and len(rest) >= row.itemsize and rest.strip(b"\0")):
+        raise ValueError(f"the file has {len(body):,} bytes of points, its header says {size:,}")
     return np.frombuffer(body, row, count=points)

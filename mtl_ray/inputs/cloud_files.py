@@ -5,8 +5,11 @@ it is executed. The first bytes decide the format, not the name. A name that pro
 than raw numbers is a reason to refuse bytes that are none.
 """
 
+import ast
 import io
 import math
+import struct
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -136,16 +139,14 @@ def _read_raw(data: bytes, limit: int, features: int) -> PointCloud:
 def _read_npy(data: bytes, limit: int) -> PointCloud:
     """An array (N, F) of real numbers, or (N,) with named fields."""
     shape, fortran, dtype, start = _npy_header(data)
-    fields = dtype.names
+    fields = None if dtype.fields is None else _single_fields(dtype)
     if fields is None and (len(shape) != 2 or not 3 <= shape[1] <= MAX_FEATURES):
         raise ValueError(
             f"the array has the shape {shape}; it must be (points, 3 to {MAX_FEATURES} numbers)"
         )
     if fields is not None and len(shape) != 1:
         raise ValueError(f"the array of named fields has the shape {shape}; it must be (points,)")
-    types = [dtype]
-    if fields is not None and dtype.fields is not None:
-        types = [dtype.fields[name][0] for name in fields]
+    types = [dtype] if fields is None else list(fields.values())
     if any(each.kind not in "iuf" for each in types):
         raise ValueError("the array has something else than real numbers")
     numbers = shape[1] if fields is None else len(types)
@@ -155,22 +156,32 @@ def _read_npy(data: bytes, limit: int) -> PointCloud:
         raise ValueError(f"the array has {len(data) - start:,} bytes, its header says {expected:,}")
     flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=start)
     if fields is not None:
-        return cloud_of_columns(fields, [flat[name] for name in fields])
+        return cloud_of_columns(list(fields), [flat[name] for name in fields])
     values = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
     with np.errstate(over="ignore"):  # becomes infinite and is refused
         points = np.ascontiguousarray(values, np.float32)
     return PointCloud(points=check_points(points), features=feature_names(shape[1]))
 
 
+def _single_fields(dtype: np.dtype[Any]) -> dict[str, np.dtype[Any]]:
+    """The named fields with their types; those of several numbers are passed over."""
+    found = {name: field[0] for name, field in (dtype.fields or {}).items()}
+    return {name: type_ for name, type_ in found.items() if type_.subdtype is None}
+
+
 def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
     """Shape, whether the first axis runs fastest, type, and where the numbers begin."""
     file = io.BytesIO(data)
     try:
-        read = {
-            (1, 0): npy_format.read_array_header_1_0,
-            (2, 0): npy_format.read_array_header_2_0,
-        }[npy_format.read_magic(file)]
-        shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER_BYTES)
+        version = npy_format.read_magic(file)
+        if version == (3, 0):
+            shape, fortran, dtype = _read_array_header_3_0(file)
+        else:
+            read = {
+                (1, 0): npy_format.read_array_header_1_0,
+                (2, 0): npy_format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read(file, max_header_size=MAX_NPY_HEADER_BYTES)
     except Exception as error:  # of a parser, on bytes that anyone may send
         raise ValueError("the header of the .npy file is damaged") from error
     if dtype.hasobject:
@@ -178,6 +189,16 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic
     if any(side < 0 for side in shape):
         raise ValueError(f"the array has the shape {shape}")
     return shape, fortran, dtype, file.tell()
+
+
+def _read_array_header_3_0(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """As numpy's function for 2.0, but the names of fields may have any letters."""
+    (length,) = struct.unpack("<I", file.read(4))
+    header = ast.literal_eval(file.read(min(length, MAX_NPY_HEADER_BYTES)).decode())
+    shape, fortran = header["shape"], header["fortran_order"]
+    if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
+        raise ValueError(f"the shape is {shape!r}")
+    return shape, bool(fortran), npy_format.descr_to_dtype(header["descr"])
 
 
 def write_npy(cloud: PointCloud) -> bytes:

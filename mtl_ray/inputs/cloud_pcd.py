@@ -73,7 +73,7 @@ def read_pcd(data: bytes, limit: int) -> PointCloud:
     check_size(header.points, header.numbers, limit)
     body = data[header.end :]
     if header.coding == "ascii":
-        values = columns_of_text(body, header.points, header.numbers)
+        values = columns_of_text(body, header.points, header.numbers, alone=True)
         starts = np.cumsum((0, *header.counts))[:-1]
         single = [start for start, count in zip(starts, header.counts, strict=True) if count == 1]
         return header.cloud([values[:, start] for start in single])
@@ -86,7 +86,7 @@ def read_pcd(data: bytes, limit: int) -> PointCloud:
                 )
             ]
         )
-        records = records_of_bytes(body, header.points, row)
+        records = records_of_bytes(body, header.points, row, alone=True)
         return header.cloud(
             [records[f"f{place}"][:, 0] for place, count in enumerate(header.counts) if count == 1]
         )
@@ -99,7 +99,9 @@ def _read_header(data: bytes) -> _Header:
     while "DATA" not in entries:
         stop = data.find(b"\n", end, MAX_HEADER_BYTES)
         if stop < 0:
-            raise ValueError("the header of the .pcd file has no line DATA")
+            raise ValueError(
+                f"the header of the .pcd file, up to {MAX_HEADER_BYTES:,} bytes, has no line DATA"
+            )
         words = data[end:stop].decode("ascii", "replace").split()
         end = stop + 1
         if words and not words[0].startswith("#"):

@@ -4,6 +4,7 @@ Format: G. Turk, The PLY polygon file format (1994).
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -19,13 +20,27 @@ from mtl_ray.inputs.point_cloud import PointCloud
 
 MAX_PROPERTIES = 128
 """The most properties of a vertex."""
+MAX_LISTS = 1_000_000
+"""The most things with lists, such as faces, that are passed over before the vertices of a binary
+file: they are read one by one.
+"""
 
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
     **{"float": "f4", "float32": "f4", "double": "f8", "float64": "f8"},
 }
+_NO_VERTICES = "the .ply file ends before its vertices"
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Property:
+    """A number of a thing, or, with ``length``, the type of its own length, a list of numbers."""
+
+    name: str
+    type: str
+    length: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,9 +49,17 @@ class _Element:
 
     name: str
     count: int
-    names: list[str] = field(default_factory=list)
-    types: list[str] = field(default_factory=list)
-    has_list: bool = False
+    properties: list[_Property] = field(default_factory=list)
+
+    @property
+    def has_list(self) -> bool:
+        """Whether its things have different numbers of numbers."""
+        return any(each.length for each in self.properties)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its numbers."""
+        return [each.name for each in self.properties]
 
 
 def is_ply(data: bytes) -> bool:
@@ -56,25 +79,51 @@ def read_ply(data: bytes, limit: int) -> PointCloud:
     if place is None:
         raise ValueError("the .ply file has no element vertex")
     vertex, before = elements[place], elements[:place]
-    if vertex.has_list or any(each.has_list for each in before):
-        raise ValueError("the .ply file has lists in or before its vertices; write vertices first")
+    if vertex.has_list:
+        raise ValueError("the .ply file has lists in its vertices; write numbers alone")
     check_size(vertex.count, len(vertex.names), limit)
     if order == "":
         for _ in range(sum(each.count for each in before)):
             end = data.find(b"\n", end) + 1
             if end == 0:
-                raise ValueError("the .ply file ends before its vertices")
+                raise ValueError(_NO_VERTICES)
         body = data[end:]
-        values = columns_of_text(body, vertex.count, len(vertex.names))
+        values = columns_of_text(body, vertex.count, len(vertex.names), alone=False)
         return cloud_of_columns(vertex.names, list(values.T))
-    skipped = sum(each.count * _row(each, order).itemsize for each in before)
-    records = records_of_bytes(data[end + skipped :], vertex.count, _row(vertex, order))
+    for each in before:
+        end = _behind(each, order, data, end)
+    records = records_of_bytes(data[end:], vertex.count, _row(vertex, order), alone=False)
     columns = [records[f"f{column}"] for column in range(len(vertex.names))]
     return cloud_of_columns(vertex.names, columns)
 
 
 def _row(element: _Element, order: str) -> np.dtype[np.void]:
-    return np.dtype([(f"f{place}", order + type_) for place, type_ in enumerate(element.types)])
+    types = (each.type for each in element.properties)
+    return np.dtype([(f"f{place}", order + type_) for place, type_ in enumerate(types)])
+
+
+def _behind(element: _Element, order: str, data: bytes, start: int) -> int:
+    """Where the things of an element that begins at ``start`` end."""
+    if not element.has_list:
+        return start + element.count * _row(element, order).itemsize
+    if element.count > MAX_LISTS:
+        raise ValueError(
+            f"the .ply file has more than {MAX_LISTS:,} lists before its vertices; write vertices "
+            "first"
+        )
+    place = start
+    first: Literal["little", "big"] = "little" if order == "<" else "big"
+    for _ in range(element.count):
+        for each in element.properties:
+            number = 1
+            if each.length:
+                end = place + int(each.length[1])
+                if end > len(data):
+                    raise ValueError(_NO_VERTICES)
+                number = int.from_bytes(data[place:end], first)
+                place = end
+            place += number * int(each.type[1])
+    return place
 
 
 def _read_header(data: bytes) -> tuple[str, list[_Element], int]:
@@ -95,17 +144,19 @@ def _read_header(data: bytes) -> tuple[str, list[_Element], int]:
                 order = _ORDERS[coding]
             case ["element", name, count]:
                 elements.append(_Element(name=name, count=whole_number(count, f"element {name}")))
-            case ["property", "list", _, _, _] if elements:
-                elements[-1].has_list = True
+            case ["property", "list", length, type_, name] if (
+                elements and _TYPES.get(length, "f")[0] != "f" and type_ in _TYPES
+            ):
+                listed = _Property(name=name, type=_TYPES[type_], length=_TYPES[length])
+                elements[-1].properties.append(listed)
             case ["property", type_, name] if elements and type_ in _TYPES:
-                elements[-1].names.append(name)
-                elements[-1].types.append(_TYPES[type_])
+                elements[-1].properties.append(_Property(name=name, type=_TYPES[type_]))
             case [] | ["ply"] | ["comment" | "obj_info", *_]:
                 pass
             case _:
                 raise ValueError(f"the .ply file has the line {' '.join(words)[:60]!r}")
     if order is None:
         raise ValueError("the .ply file does not say its format")
-    if any(len(each.names) > MAX_PROPERTIES for each in elements):
+    if any(len(each.properties) > MAX_PROPERTIES for each in elements):
         raise ValueError(f"the .ply file has more than {MAX_PROPERTIES} properties")
     return order, elements, end

@@ -9,9 +9,9 @@ import numpy as np
 PCD_TYPES = {"f": "F", "i": "I", "u": "U"}
 
 
-def npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
     file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
+    np.lib.format.write_array(file, array, version)
     return file.getvalue()
 
 

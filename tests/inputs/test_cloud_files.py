@@ -1,6 +1,7 @@
 """Files of point clouds: read as they were written, or refused in one sentence."""
 
 import pickle
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ FILES: dict[str, bytes] = {
     "npy fortran": npy(np.asfortranarray(POINTS)),
     "npy big endian": npy(POINTS.astype(">f4")),
     "npy doubles": npy(POINTS.astype(np.float64)),
+    "npy version 2": npy(POINTS, (2, 0)),
+    "npy version 3": npy(POINTS, (3, 0)),
     "npy named": npy(np.rec.fromarrays(list(POINTS.T), names="x,y,z,intensity")),
     "pcd ascii": pcd(COLUMNS, "ascii"),
     "pcd binary": pcd(COLUMNS, "binary"),
@@ -170,6 +173,34 @@ def test_an_element_before_the_vertices_is_passed_over(coding: str) -> None:
     assert np.array_equal(
         read_cloud_file(ply(COLUMNS, coding, before, prefix), LIMIT).points, POINTS
     )
+
+
+@pytest.mark.parametrize(
+    ("coding", "faces"),
+    [
+        ("ascii", b"3 0 1 2 0.5\n2 7 8 0.5\n"),
+        ("binary_little_endian", struct.pack("<HiiifHiif", 3, 0, 1, 2, 0.5, 2, 7, 8, 0.5)),
+        ("binary_big_endian", struct.pack(">HiiifHiif", 3, 0, 1, 2, 0.5, 2, 7, 8, 0.5)),
+    ],
+)
+def test_faces_before_the_vertices_are_passed_over(coding: str, faces: bytes) -> None:
+    before = ["element face 2", "property list ushort int n", "property float quality"]
+    cloud = read_cloud_file(ply(COLUMNS, coding, before, faces), LIMIT)
+    assert np.array_equal(cloud.points, POINTS)
+
+
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
+def test_fields_of_any_letters_and_of_several_numbers_in_a_npy_file() -> None:
+    named = np.zeros(
+        40, [("z", "<f8"), ("x", "f4"), ("y", ">f4"), ("rgb", "u1", (3,)), ("強度", "f2")]
+    )
+    named["x"], named["y"], named["z"] = POINTS[:, 0], POINTS[:, 1], POINTS[:, 2]
+    file = npy(named)  # numpy writes version 3
+    assert file[6] == 3
+    cloud = read_cloud_file(file, LIMIT)
+    assert cloud.features == ("x", "y", "z", "f__")
+    assert np.array_equal(cloud.points[:, :3], POINTS[:, :3])
+    assert file_features(",".join(cloud.features), ()).names == cloud.features
 
 
 def test_clocks_are_no_lag() -> None:
@@ -397,6 +428,25 @@ REFUSED = {
     "twice": (pcd({**COLUMNS, "i": POINTS[:, 3]}), "more than one field intensity"),
     "no vertex": (b"ply\nformat ascii 1.0\nend_header\n", "no element vertex"),
     "no header": (b"# .PCD v0.7\nFIELDS x", "no line DATA"),
+    "more lines": (pcd(COLUMNS, "ascii", "39"), "40 lines of points, its header says 39"),
+    "more records": (pcd(COLUMNS, "binary", "39"), "640 bytes of points, its header says 624"),
+    "points where none are stated": (pcd(COLUMNS, "ascii", "0"), "40 lines of points"),
+    "a list in a vertex": (
+        ply(COLUMNS, before=["element vertex 2", "property list uchar int n"]),
+        "lists in its vertices",
+    ),
+    "lists without end": (
+        ply(COLUMNS, before=["element face 9", "property list uint int n"], prefix=b"\xff" * 36),
+        "ends before its vertices",
+    ),
+    "too many lists": (
+        ply(COLUMNS, before=["element face 1000001", "property list uchar int n"]),
+        "more than 1,000,000 lists",
+    ),
+    "a named field of words": (
+        npy(np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("name", "S4")])),
+        "real numbers",
+    ),
 }
 
 
