@@ -10,9 +10,16 @@ import pytest
 from jobs.analyze.eval_metric import main
 from mtl_ray.analysis.eval_metric_kitti import read_file
 from mtl_ray.analysis.eval_metric_lidar import eval_lidar, is_lidar_result
-from mtl_ray.analysis.eval_metric_nuscenes import CLASSES, SampleTruth, measure_results
+from mtl_ray.analysis.eval_metric_nuscenes import (
+    CLASSES,
+    SampleTruth,
+    measure_results,
+    scenes_of_split,
+    scenes_of_tables,
+)
 from mtl_ray.annotations.boxes_3d import Boxes3d
 from mtl_ray.distributed.convert import convert
+from mtl_ray.geometry.boxes_3d import wrap_angle
 from mtl_ray.inputs.point_cloud import PointCloud, SensorCalibration, encoded_points
 from mtl_ray.layout import CLOUDS
 from mtl_ray.samples import Sample, Vocabulary
@@ -302,6 +309,29 @@ def test_a_split_that_is_named_as_a_version_is_no_folder_of_tables(tmp_path: Pat
     shown = reports[0].to_text()
     assert "nan" not in shown
     assert shown == reports[1].to_text()
+
+
+def test_a_split_has_the_objects_of_the_tables_whatever_the_tilt(tmp_path: Path) -> None:
+    """Objects of nuScenes stand upright in the global frame, to which the lidar is tilted."""
+    world = World(tmp_path / "nuscenes", tilt=0.05)
+    for number, row in enumerate(world.rows["sample_annotation"]):
+        row["rotation"] = [float(np.cos(number / 2)), 0.0, 0.0, float(np.sin(number / 2))]
+    world.write()
+    split = str(tmp_path / "shards")
+    source = NuScenes(root=str(tmp_path / "nuscenes"), split="mini")
+    convert(ConvertConfig(source=source, to=split, workers=1))
+    tables, shards = scenes_of_tables(str(source.root)), scenes_of_split(open_split(split))
+    assert tables.keys() == shards.keys()
+    for token, scene_ in tables.items():
+        expected, found = scene_.gt, shards[token].gt
+        order = np.lexsort((found.centres[:, 0],))
+        expected = expected.take(np.lexsort((expected.centres[:, 0],)))
+        found = found.take(order)
+        np.testing.assert_allclose(found.centres, expected.centres, atol=1e-5)
+        np.testing.assert_allclose(wrap_angle(found.yaw - expected.yaw), 0, atol=1e-6)
+        np.testing.assert_allclose(found.velocity, expected.velocity, atol=1e-6)
+        racks = shards[token].racks.rotations
+        np.testing.assert_allclose(racks, scene_.racks.rotations, atol=1e-6)
 
 
 def test_of_equal_scores_the_last_of_the_file_comes_first_whatever_its_token(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.boxes_3d import Boxes3d
+from mtl_ray.geometry.boxes_3d import wrap_angle
 from mtl_ray.inputs.point_cloud import SensorCalibration
 from mtl_ray.tasks.lidar.decode import Detections3d
 from mtl_ray.tasks.lidar.nuscenes.columns import MOST_BOXES, NuscenesColumns, NuscenesFrame, Racks
@@ -56,8 +57,8 @@ def object_columns(gt: Boxes3d, classes: Sequence[str], place: "Place") -> Nusce
         classes=gt.classes,
         centres=place.points(boxes[:, :3]),
         sizes=boxes[:, 3:6],
-        yaw=place.yaws(boxes[:, 6]),
-        velocity=place.directions(gt.velocity[:count].astype(np.float64)),
+        yaw=place.object_yaws(boxes[:, 6]),
+        velocity=place.object_velocities(gt.velocity[:count].astype(np.float64)),
         attributes=np.array(gt.attributes[:count], np.str_).reshape(count),
         scores=np.zeros(count),
         state=np.zeros(count, np.int64),
@@ -71,13 +72,14 @@ def racks_of(gt: Boxes3d, place: "Place") -> Racks:
     """The bicycle racks of one cloud; they have no class."""
     is_rack = np.array([name.endswith(RACK) for name in gt.names], np.bool_)
     boxes = gt.boxes[is_rack].astype(np.float64)
+    yaw = place.object_yaws(boxes[:, 6])
     turn = np.zeros((len(boxes), 3, 3))
-    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(boxes[:, 6])
-    turn[:, 1, 0], turn[:, 0, 1] = np.sin(boxes[:, 6]), -np.sin(boxes[:, 6])
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(yaw)
+    turn[:, 1, 0], turn[:, 0, 1] = np.sin(yaw), -np.sin(yaw)
     turn[:, 2, 2] = 1
     return Racks(
         centres=place.points(boxes[:, :3]),
-        rotations=place.matrix[:3, :3] @ turn,
+        rotations=turn,
         sizes=boxes[:, 3:6],
     )
 
@@ -107,6 +109,10 @@ def _attribute(name: str, moving: bool) -> str:
 @dataclass(frozen=True, eq=False)
 class Place:
     """From the lidar's frame to the one of the metric.
+
+    The lidar is never quite level. A prediction turns with it, as in the results that are written
+    of it. Objects of nuScenes are upright and move level in the global frame, so they are turned
+    back exactly as they were stated there; of other data nothing is known of that.
 
     Attributes:
         matrix: (4, 4).
@@ -139,3 +145,15 @@ class Place:
         """(N,) of headings."""
         heading = self.directions(np.column_stack([np.cos(yaw), np.sin(yaw)]))
         return np.arctan2(heading[:, 1], heading[:, 0])
+
+    def object_yaws(self, yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) of headings of objects."""
+        if self.vehicle is None:
+            return self.yaws(yaw)
+        return wrap_angle(yaw + np.arctan2(self.matrix[1, 0], self.matrix[0, 0]))
+
+    def object_velocities(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) of velocities of objects."""
+        if self.vehicle is None:
+            return self.directions(xy)
+        return np.asarray(xy @ np.linalg.pinv(self.matrix[:2, :2]), np.float64)
