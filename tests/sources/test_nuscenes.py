@@ -231,7 +231,43 @@ def test_without_annotations(tmp_path: Path) -> None:
     assert not any(sample.annotated for sample in samples.values())
 
 
+def test_scenes_without_an_object_are_annotated(tmp_path: Path) -> None:
+    """The table has objects of other scenes; that of the test data is empty."""
+    world = World(tmp_path)
+    rows = world.rows["sample_annotation"]
+    world.rows["sample_annotation"] = [row for row in rows if "0061" in row["token"]]
+    world.write()
+    samples, _ = read_all(NuScenes(root=str(tmp_path), split="mini_val"))
+    assert [len(boxes_of(sample)) for sample in samples.values()] == [0, 0, 0]
+    world.rows["sample_annotation"] = []
+    world.write()
+    samples, _ = read_all(NuScenes(root=str(tmp_path), split="mini_val"))
+    assert not any(sample.annotated for sample in samples.values())
+
+
 # Defects.
+
+
+@pytest.mark.parametrize("table", ["category", "instance"])
+def test_annotations_without_the_table_of_their_classes(tmp_path: Path, table: str) -> None:
+    world = World(tmp_path).write()
+    (world.tables / f"{table}.json").unlink()
+    with pytest.raises(FileNotFoundError, match=f"no table v1.0-mini/{table}.json"):
+        read_all(NuScenes(root=str(tmp_path), split="mini"))
+
+
+def test_measurements_without_a_time(tmp_path: Path) -> None:
+    """The lag of a sweep would be no number, and the cloud could not be read again."""
+    world = World(tmp_path)
+    del world.find("sample", "scene-0103-0")["timestamp"]
+    previous = world.find("sample_data", lidar_token(world, "scene-0103-1"))["prev"]
+    world.find("sample_data", previous)["timestamp"] = "soon"
+    world.write()
+    samples, skipped = read_all(NuScenes(root=str(tmp_path), split="mini_val", sweeps=1))
+    assert list(samples) == ["scene-0103-2"]
+    reasons = [item.reason for item in skipped]
+    assert "has no timestamp" in reasons
+    assert f"a row of sample_data is invalid: {previous}: timestamp" in reasons
 
 
 def test_missing_rows(tmp_path: Path) -> None:

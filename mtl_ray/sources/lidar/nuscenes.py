@@ -9,6 +9,7 @@ The velocity of an object is that between its annotations before and after, at m
 this one; NaN where there are none.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -169,6 +170,8 @@ def _frame(
         ValueError: in one sentence, if a row that it refers to is missing or damaged.
     """
     scene, time = tables.samples[token]
+    if not math.isfinite(time):
+        raise ValueError("has no timestamp")
     measured = tables.keys.get(token, {})
     if LIDAR not in measured:
         raise ValueError(f"has no measurement of {LIDAR}: sample_data has no key frame of it")
@@ -228,6 +231,8 @@ def _earlier(tables: NuscenesTables, lidar: SensorData, count: int) -> list[Sens
                 f"a row that sample_data refers to is missing: sample_data {lidar.previous}"
             )
         lidar = tables.lidar[lidar.previous]
+        if not math.isfinite(lidar.time):
+            raise ValueError(f"a row of sample_data is invalid: {lidar.token}: timestamp")
         found.append(lidar)
     return found
 

@@ -182,8 +182,9 @@ def read_tables(
         row["token"]: row for row in reader.rows("ego_pose", "token") if row["token"] in needed
     }
     names = storage.names(folder)
-    known = {"sample_annotation.json", "instance.json", "category.json"} <= set(names)
-    objects = _objects(reader, samples) if known else {}
+    objects, annotated = dict[str, NuscenesAnnotation](), False
+    if "sample_annotation.json" in names:
+        objects, annotated = _objects(reader, samples)
     return NuscenesTables(
         scenes=scenes,
         samples=samples,
@@ -197,7 +198,7 @@ def read_tables(
         attributes={row["token"]: row["name"] for row in reader.rows("attribute", "token", "name")}
         if objects and "attribute.json" in names
         else {},
-        annotated=bool(objects),
+        annotated=annotated,
         invalid=tuple(reader.invalid),
     )
 
@@ -265,9 +266,16 @@ def _measurements(
     return lidar, keys
 
 
-def _objects(reader: _Reader, samples: Mapping[str, Any]) -> dict[str, NuscenesAnnotation]:
+def _objects(
+    reader: _Reader, samples: Mapping[str, Any]
+) -> tuple[dict[str, NuscenesAnnotation], bool]:
+    """The annotations of the samples by token, and whether the table has any: that of the test data
+    is empty.
+    """
     found: dict[str, NuscenesAnnotation] = {}
+    annotated = False
     for row in reader.rows("sample_annotation", "token", "sample_token", "instance_token"):
+        annotated = True
         if row["sample_token"] not in samples:
             continue
         attributes = row.get("attribute_tokens")
@@ -282,7 +290,7 @@ def _objects(reader: _Reader, samples: Mapping[str, Any]) -> dict[str, NuscenesA
             lidar_points=_count(row, "num_lidar_pts"),
             radar_points=_count(row, "num_radar_pts"),
         )
-    return found
+    return found, annotated
 
 
 def _place(row: Row) -> tuple[float, ...]:
