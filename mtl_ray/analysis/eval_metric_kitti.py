@@ -21,6 +21,8 @@ LABELS, ALL_LABELS = "label_2", "label_all"
 """The folders of labels in ``training``; the second is that of several cameras, whose label_2 is of
 one of them.
 """
+UNKNOWN = -1
+"""The height, width and length of what has a box in the image alone, such as DontCare."""
 _MOST_LINES = 10_000
 _NOTHING = columns((), np.zeros((0, 7)))
 
@@ -220,6 +222,8 @@ def read_file(uri: str, *, scored: bool) -> KittiColumns:
             raise ValueError(f"{uri}, line {number}: a column is no number: {line[:80]}") from None
         if not all(map(math.isfinite, values)):
             raise ValueError(f"{uri}, line {number}: a number is not finite: {line[:80]}")
+        if any(size < 0 and size != UNKNOWN for size in values[7:10]):
+            raise ValueError(f"{uri}, line {number}: a size is negative: {line[:80]}")
         names.append(name)
         rows.append(values if scored else values[:14])
     table = np.array(rows, np.float64).reshape(len(rows), 15 if scored else 14)

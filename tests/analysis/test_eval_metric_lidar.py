@@ -164,6 +164,7 @@ def test_a_list_chooses_the_frames(tmp_path: Path, capsys: pytest.CaptureFixture
         (LINE.format(z=20) + " high", "a column is no number"),
         (LINE.format(z="nan") + " 0.5", "a number is not finite"),
         ("Car", "1 columns"),
+        (LINE.format(z=20).replace("3.90", "-3.90") + " 0.5", "a size is negative"),
     ],
 )
 def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str) -> None:
@@ -172,6 +173,19 @@ def test_damaged_lines_are_one_sentence(tmp_path: Path, line: str, problem: str)
     with pytest.raises(ValueError, match=problem) as raised:
         read_file(str(file), scored=True)
     assert f"{file}, line 3" in str(raised.value)
+
+
+def test_results_in_the_image_alone(tmp_path: Path) -> None:
+    """Lines without a box in space have -1 as their sizes."""
+    labels, results = folders(tmp_path)
+    for file in results.iterdir():
+        words = [line.split() for line in file.read_text().splitlines()]
+        unknown = ["-1", "-1", "-1", "-1000", "-1000", "-1000", "-10"]
+        lines = [" ".join([*line[:8], *unknown, line[15]]) for line in words]
+        file.write_text("\n".join(lines))
+    figures = eval_lidar(str(results), str(labels)).report.figures
+    assert figures["KITTI/Car_2D_AP40_moderate_strict"] > 90
+    assert figures["KITTI/Car_3D_AP40_moderate_loose"] == 0
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
