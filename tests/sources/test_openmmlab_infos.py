@@ -419,6 +419,47 @@ def test_invalid_frames_are_skipped(tmp_path: Path, key: str, value: Any, reason
     assert reason in skipped[1].reason
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("token", None, "has no token"),
+        ("lidar_path", None, "it states no cloud"),
+        ("num_lidar_pts", None, "'NoneType' object is not iterable"),
+    ],
+)
+def test_frames_of_0_x_without_what_they_need(
+    tmp_path: Path, key: str, value: Any, reason: str
+) -> None:
+    content = nuscenes(0)
+    content["infos"][0][key] = value
+    samples, skipped = read_all(put(tmp_path, content))
+    assert not samples
+    assert skipped[0].reason == f"the frame is invalid: {reason}"
+
+
+def test_a_frame_of_kitti_without_a_number(tmp_path: Path) -> None:
+    """As number 0 it would replace another frame."""
+    content = kitti(0)
+    content[0]["image"] = None
+    samples, skipped = read_all(put(tmp_path, content))
+    assert not samples
+    assert skipped[0].reason == "the frame is invalid: has no 'image_idx'"
+
+
+def test_sweeps_of_no_known_time_or_place(tmp_path: Path) -> None:
+    """Their points would have numbers that are not finite, and the cloud could not be read."""
+    content = nuscenes(0)
+    content["infos"][0]["sweeps"][0]["timestamp"] = float("nan")
+    (sample,), skipped = read_all(put(tmp_path, content), sweeps=1)
+    assert len(points_of(sample)[1]) == 20
+    assert skipped[0].reason == "sweep left out: its time is not known"
+    content = nuscenes(0)
+    content["infos"][0]["sweeps"][0]["sensor2lidar_translation"] = [1.0, float("nan"), 0.0]
+    samples, skipped = read_all(put(tmp_path, content), sweeps=1)
+    assert not samples
+    assert "4 x 4 finite numbers" in skipped[0].reason
+
+
 def test_invalid_boxes_are_skipped(tmp_path: Path) -> None:
     content = nuscenes(1)
     content["data_list"][0]["instances"][1]["bbox_3d"][4] = -1.0

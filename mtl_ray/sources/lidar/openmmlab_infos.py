@@ -216,8 +216,10 @@ def _read(rules: _Rules, record: _Record) -> Reading:
     try:
         frame = _frame(record, rules.generation)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error) if isinstance(error, ValueError) else f"has no {error}"
+        reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(where, f"the frame is invalid: {reason}") from None
+    if not frame.cloud:
+        raise UnreadableError(where, "the frame is invalid: it states no cloud")
     calibration, images = _calibration(rules, record, frame)
 
     def read(path: str) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from mtl_ray.sources.lidar.openmmlab_generation import (
     lidar_box,
     mapping,
     mappings,
+    matrix_of,
     notes_of,
     optional_matrix,
     plane_of,
@@ -46,7 +47,7 @@ def read_kitti(info: Mapping[str, Any], generation: InfoGeneration) -> InfoFrame
     annos = info.get("annos")
     plane = info.get("plane")
     return InfoFrame(
-        key=frame_name(generation.dataset, image.get("image_idx", 0)),
+        key=frame_name(generation.dataset, image["image_idx"]),
         cloud=generation.cloud(info),
         sweeps=(),
         cameras=((text(image.get("image_path")), camera),),
@@ -104,6 +105,8 @@ def _columns(
 
 def read_nuscenes(info: Mapping[str, Any], generation: InfoGeneration) -> InfoFrame:
     """Of 0.x, of nuScenes and Lyft."""
+    if not info.get("token"):
+        raise ValueError("has no token")
     to_ego = pose(info["lidar2ego_rotation"], info["lidar2ego_translation"])
     to_global = pose(info["ego2global_rotation"], info["ego2global_translation"])
     cameras = []
@@ -127,7 +130,7 @@ def read_nuscenes(info: Mapping[str, Any], generation: InfoGeneration) -> InfoFr
         for each in mappings(info, "sweeps")
     )
     return InfoFrame(
-        key=text(info.get("token")),
+        key=text(info["token"]),
         cloud=generation.cloud(info),
         sweeps=sweeps,
         cameras=tuple(cameras),
@@ -144,7 +147,7 @@ def _to_lidar(sensor: Mapping[str, Any]) -> NDArray[np.float64]:
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(sensor["sensor2lidar_rotation"], np.float64)
     matrix[:3, 3] = np.array(sensor["sensor2lidar_translation"], np.float64)
-    return matrix
+    return matrix_of(matrix)
 
 
 def _arrays(info: Mapping[str, Any], generation: InfoGeneration) -> tuple[FoundBox, ...]:

@@ -6,6 +6,7 @@ the key frame, as their last feature. Points of sweeps that are nearer to the li
 and along y are of the own car, and are removed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,12 +56,15 @@ def with_sweeps(
         calibration: of the key frame.
 
     Returns:
-        The cloud, and a note on each sweep that cannot be read.
+        The cloud, and a note on each sweep that cannot be read or has no time.
     """
     if not wanted:
         return PointCloud(points=key_points, features=FEATURES, calibration=calibration), []
     parts, notes = [_timed(key_points, 0.0)], list[SkippedItem]()
     for sweep in sweeps[:wanted]:
+        if not math.isfinite(sweep.lag):
+            notes.append(SkippedItem(sweep.file, "", "sweep left out: its time is not known", True))
+            continue
         try:
             points = read(sweep.file)
         except UnreadableError as error:
