@@ -178,7 +178,9 @@ def columns_of_text(body: bytes, points: int, numbers: int, *, alone: bool) -> N
     try:
         values = np.loadtxt(filled[:points], np.float64, comments=None, ndmin=2)
     except ValueError as error:
-        raise ValueError("a line of points has something that is not a number") from error
+        raise ValueError(
+            f"a line of points has something that is not a number, or not {numbers} numbers"
+        ) from error
     if values.shape != (points, numbers):
         raise ValueError(f"a line has {values.shape[1]} numbers, the header says {numbers}")
     return values

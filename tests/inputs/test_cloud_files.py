@@ -424,6 +424,7 @@ REFUSED = {
     "short ply": (FILES["ply big"][:-4], "its header says"),
     "lines": (b"\n".join(FILES["pcd ascii"].split(b"\n")[:-3]), "39 lines|38 lines"),
     "a word": (FILES["ply ascii"][:-5] + b"abc\n", "not a number"),
+    "a short line": (FILES["pcd ascii"][:-5].rpartition(b" ")[0] + b"\n", "not 4 numbers"),
     "no z": (pcd({"x": POINTS[:, 0], "y": POINTS[:, 1], "w": POINTS[:, 2]}), "no field z"),
     "twice": (pcd({**COLUMNS, "i": POINTS[:, 3]}), "more than one field intensity"),
     "no vertex": (b"ply\nformat ascii 1.0\nend_header\n", "no element vertex"),
