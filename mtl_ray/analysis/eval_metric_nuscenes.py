@@ -17,7 +17,7 @@ from mtl_ray.sources.lidar.dataset_configs import NuScenes
 from mtl_ray.sources.lidar.nuscenes import CLASS_OF, open_nuscenes
 from mtl_ray.sources.lidar.nuscenes_frames import KeyFrame
 from mtl_ray.sources.lidar.nuscenes_scenes import SPLITS
-from mtl_ray.sources.lidar.objects import rotations
+from mtl_ray.sources.lidar.objects import known_points, rotations
 from mtl_ray.tasks.lidar.metric import Detection3dMetric, MeasuredFrame
 from mtl_ray.tasks.lidar.nuscenes.columns import (
     MOST_BOXES,
@@ -242,7 +242,9 @@ def _scene(frame: KeyFrame) -> SampleTruth:
         state=np.zeros(len(kept), np.int64),
         frames=np.zeros(len(kept), np.int64),
     )
-    points = np.array([each.lidar_points + each.radar_points for each, _, _ in chosen], np.int64)
+    points = np.array(
+        [known_points(each.lidar_points, each.radar_points) for each, _, _ in chosen], np.int64
+    )
     vehicle = frame.ego_to_global[:3, 3]
     judged = gt.judged(CLASSES, vehicle, racks, points)
     return SampleTruth(gt=judged, vehicle=vehicle, racks=racks, scene=frame.scene)

@@ -348,6 +348,21 @@ def test_a_split_has_the_objects_of_the_tables_whatever_the_tilt(tmp_path: Path)
         np.testing.assert_allclose(racks, scene_.racks.rotations, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("lidar", "radar", "counts"), [(0, 0, False), (0, 1, True), (2, 0, True), (None, 1, True)]
+)
+def test_objects_without_a_point_of_any_sensor_do_not_count(
+    tmp_path: Path, lidar: int | None, radar: int, counts: bool
+) -> None:
+    world = World(tmp_path, scenes=("scene-0103",), frames=1, categories=("vehicle.car", "animal"))
+    world.rows["sample_annotation"][0] |= {"num_lidar_pts": lidar, "num_radar_pts": radar}
+    pose = world.find("ego_pose", world.rows["sample_data"][0]["ego_pose_token"])
+    world.rows["sample_annotation"][0]["translation"] = pose["translation"]
+    world.write()
+    (scene_,) = scenes_of_tables(str(tmp_path)).values()
+    assert (scene_.gt.state == 0).tolist() == [counts]
+
+
 def test_of_equal_scores_the_last_of_the_file_comes_first_whatever_its_token(
     tmp_path: Path,
 ) -> None:
