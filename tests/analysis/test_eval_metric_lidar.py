@@ -27,10 +27,12 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.sources.config import ConvertConfig
 from mtl_ray.sources.lidar.dataset_configs import NuScenes
+from mtl_ray.sources.lidar.nuscenes import open_nuscenes
 from mtl_ray.sources.writers.kitti import NOMINAL
 from mtl_ray.tasks.lidar.decode import Detections3d
+from mtl_ray.tasks.lidar.metric import Detection3dMetric
 from mtl_ray.tasks.lidar.nuscenes.columns import NuscenesColumns, Racks
-from mtl_ray.tasks.lidar.results import KittiResults
+from mtl_ray.tasks.lidar.results import KittiResults, NuScenesResults
 from tests.loading.clouds import cloud_sample, write_clouds
 from tests.sources.nuscenes_cases import World
 
@@ -325,12 +327,47 @@ def test_a_split_that_is_named_as_a_version_is_no_folder_of_tables(tmp_path: Pat
     assert shown == reports[1].to_text()
 
 
-def test_a_split_has_the_objects_of_the_tables_whatever_the_tilt(tmp_path: Path) -> None:
-    """Objects of nuScenes stand upright in the global frame, to which the lidar is tilted."""
-    world = World(tmp_path / "nuscenes", tilt=0.05)
+def upright_world(root: Path) -> None:
+    """A vehicle that rolls and pitches among objects that do not, as in nuScenes."""
+    world = World(root, tilt=0.05)
     for number, row in enumerate(world.rows["sample_annotation"]):
         row["rotation"] = [float(np.cos(number / 2)), 0.0, 0.0, float(np.sin(number / 2))]
+        row["num_lidar_pts"] = 5
     world.write()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_predictions_have_the_figures_of_the_results_that_are_written_of_them(
+    tmp_path: Path, known: bool
+) -> None:
+    upright_world(tmp_path)
+    source = open_nuscenes(NuScenes(root=str(tmp_path), split="mini"), files=False)
+    metric = Detection3dMetric(source.vocabulary.classes["boxes_3d"])
+    writer = NuScenesResults(str(tmp_path), metric.names, 0.0)
+    rng = np.random.default_rng(0)
+    for index in range(len(source)):
+        sample, _ = source.read(index)
+        assert sample is not None
+        gt: Boxes3d = sample.annotations["boxes_3d"]
+        count = len(gt.classes)
+        found = Detections3d(
+            boxes=(gt.boxes[:count] + rng.normal(0, 0.1, (count, 7))).astype(np.float32),
+            scores=rng.uniform(0.1, 1, count).astype(np.float32),
+            classes=gt.classes,
+            velocity=gt.velocity[:count] * np.float32(1.1) if known else None,
+        )
+        metric.update(sample, found)
+        writer.write(sample, found)
+    written, _ = measure_results(writer.finish(), scenes_of_tables(str(tmp_path)))
+    figures = written.result()
+    assert 0 < figures["mAVE"] < 5
+    for name, value in metric.result().items():
+        assert value == pytest.approx(figures[name], abs=1e-6, nan_ok=True), name
+
+
+def test_a_split_has_the_objects_of_the_tables_whatever_the_tilt(tmp_path: Path) -> None:
+    """Objects of nuScenes stand upright in the global frame, to which the lidar is tilted."""
+    upright_world(tmp_path / "nuscenes")
     split = str(tmp_path / "shards")
     source = NuScenes(root=str(tmp_path / "nuscenes"), split="mini")
     convert(ConvertConfig(source=source, to=split, workers=1))

@@ -32,12 +32,15 @@ def nuscenes_frame(
     velocity = np.full((len(best), 2), np.nan)
     if found.velocity is not None:
         velocity = found.velocity[best].astype(np.float64)
+    if place.vehicle is not None:
+        velocity = np.nan_to_num(velocity)  # as the results of nuScenes are written
+    velocity = place.directions(velocity)
     detections = NuscenesColumns(
         classes=labels,
         centres=place.points(boxes[:, :3]),
         sizes=boxes[:, 3:6],
         yaw=place.yaws(boxes[:, 6]),
-        velocity=place.directions(velocity),
+        velocity=velocity,
         attributes=guessed_attributes([classes[each] for each in labels], velocity),
         scores=found.scores[best].astype(np.float64),
         state=np.zeros(len(best), np.int64),
