@@ -13,6 +13,10 @@ import yaml
 
 from mtl_ray.config.tree import Node, Origin
 
+MAX_DEPTH = 64
+"""The deepest nesting. Configs are ten deep at most; Python's stack limits how deep a tree can be
+merged and validated.
+"""
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -53,11 +57,13 @@ def parse(text: str, source: str) -> Node:
     """The tree of a YAML document.
 
     Raises:
-        ValueError: naming the line, if it is not YAML, has a key twice, a number with leading
-            zeros, a tag or an alias.
+        ValueError: naming the line, if it is not YAML, is nested too deeply, has a key twice, a
+            number with leading zeros, a tag or an alias.
     """
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except RecursionError:
+        raise ValueError(f"{source}: nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ValueError(
@@ -71,7 +77,25 @@ def parse(text: str, source: str) -> Node:
     return _build(root, source, Origin(source, root.start_mark.line + 1), set())
 
 
-def _build(node: yaml.Node, source: str, origin: Origin, seen: set[int]) -> Node:
+def parse_bytes(data: bytes, source: str) -> Node:
+    """The tree of a YAML file.
+
+    Raises:
+        ValueError: as ``parse``; also if it is not UTF-8 text, or no mapping.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{source}: a config is UTF-8 text, this is not") from None
+    tree = parse(text, source)
+    if not isinstance(tree.value, dict):
+        raise ValueError(f"{tree.origin}: a config is a mapping of sections")
+    return tree
+
+
+def _build(node: yaml.Node, source: str, origin: Origin, seen: set[int], depth: int = 0) -> Node:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{origin}: nested too deeply")
     if id(node) in seen:
         raise ValueError(
             f"{origin}: aliases (*name) are not followed; write the value again, or put it into a "
@@ -85,11 +109,11 @@ def _build(node: yaml.Node, source: str, origin: Origin, seen: set[int]) -> Node
     ):
         raise ValueError(f"{origin}: tags such as {node.tag} are not read")
     if isinstance(node, yaml.MappingNode):
-        return Node(_build_mapping(node, source, seen), origin)
+        return Node(_build_mapping(node, source, seen, depth + 1), origin)
     if isinstance(node, yaml.SequenceNode):
         return Node(
             [
-                _build(item, source, Origin(source, item.start_mark.line + 1), seen)
+                _build(item, source, Origin(source, item.start_mark.line + 1), seen, depth + 1)
                 for item in node.value
             ],
             origin,
@@ -102,7 +126,9 @@ def _build(node: yaml.Node, source: str, origin: Origin, seen: set[int]) -> Node
         raise ValueError(f"{origin}: {error}") from None
 
 
-def _build_mapping(node: yaml.MappingNode, source: str, seen: set[int]) -> dict[str, Node]:
+def _build_mapping(
+    node: yaml.MappingNode, source: str, seen: set[int], depth: int
+) -> dict[str, Node]:
     entries: dict[str, Node] = {}
     for key, value in node.value:
         origin = Origin(source, key.start_mark.line + 1)
@@ -113,7 +139,7 @@ def _build_mapping(node: yaml.MappingNode, source: str, seen: set[int]) -> dict[
                 f"{origin}: the key {key.value} stands here a second time (first in line "
                 f"{entries[key.value].origin.line})"
             )
-        entries[key.value] = _build(value, source, origin, seen)
+        entries[key.value] = _build(value, source, origin, seen, depth)
     return entries
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtl_ray.config.document import parse
+from mtl_ray.config.document import MAX_DEPTH, parse, parse_bytes
 from mtl_ray.config.tree import Node, Origin, merge
 
 COMMAND_LINE = "command line"
@@ -51,6 +51,8 @@ def override_tree(overrides: Sequence[str], source: str = COMMAND_LINE) -> Node:
                 f"{source}: {text!r} is not of the form section.key=value (null takes an entry "
                 "away)"
             )
+        if len(keys) > MAX_DEPTH:
+            raise ValueError(f"{source}: {path.strip()[:60]}... has {len(keys)} keys")
         node = _with_origin(parse(value, f"{source}, {path.strip()}"), origin)
         for key in reversed(keys):
             node = Node({key: node}, origin)
@@ -74,16 +76,11 @@ def _load_file(path: Path, below: tuple[Path, ...], wanted_by: Origin | None = N
             f"{wanted_by}: _base_ goes in a circle: {_shown(path)} inherits from itself"
         )
     try:
-        text = resolved.read_text(encoding="utf-8")
+        data = resolved.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         asked = f" (the _base_ of {wanted_by})" if wanted_by else ""
         raise FileNotFoundError(f"there is no config file {_shown(path)}{asked}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{_shown(path)}: a config is UTF-8 text, this is not") from None
-    own = parse(text, _shown(path))
-    if not isinstance(own.value, dict):
-        raise ValueError(f"{own.origin}: a config is a mapping of sections")
-    return _inherit(own, path, (*below, resolved))
+    return _inherit(parse_bytes(data, _shown(path)), path, (*below, resolved))
 
 
 def _inherit(node: Node, path: Path, below: tuple[Path, ...]) -> Node:

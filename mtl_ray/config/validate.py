@@ -1,5 +1,5 @@
-"""A tree becomes a typed config, or a ValueError that says what is wrong and where it was
-written.
+"""A tree becomes a typed config, and a small JSON file of this program a typed value; or a
+ValueError says what is wrong and where it was written.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from mtl_ray.config.fields import Path, Problem, fit
 from mtl_ray.config.tree import Node, find, plain, without
 
 Config = TypeVar("Config")
+Record = TypeVar("Record")
 Located = tuple[Node, Path, Mapping[str, Any]]
 """An error of pydantic: the node that it is about, its path, the details."""
 _SCALARS = ("int_type", "float_type", "string_type", "bool_type")
@@ -84,6 +85,25 @@ def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node,
         if smaller == tree:
             return tree, left_out
         tree = smaller
+
+
+def read_record(data: bytes, kind: type[Record], name: str) -> Record:
+    """The value in a JSON file that this program wrote.
+
+    Args:
+        data: the file.
+        kind: a dataclass, or another type that pydantic knows.
+        name: of the file, for the message.
+
+    Raises:
+        ValueError: in one sentence that names the file, if it is no JSON or none of ``kind``.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise ValueError(f"{name} is damaged: {place}{first['msg']}") from None
 
 
 def _below(tree: Node, paths: Sequence[Path], sections: Sequence[str]) -> Iterator[Path]:

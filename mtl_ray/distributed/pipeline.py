@@ -2,18 +2,19 @@
 answers over HTTP.
 """
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact
+from mtl_ray.config.validate import read_record
 from mtl_ray.distributed.config import PipelineConfig
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.evaluate import evaluate_rows
@@ -251,4 +252,6 @@ def _exported_from(bundle: str) -> str | None:
     """The checkpoint from which the bundle at a URI was exported; None if there is no bundle."""
     if not storage.exists(storage.join(bundle, MANIFEST)):
         return None
-    return str(json.loads(open_artifact(bundle, kind="bundle").read("metrics.json"))["checkpoint"])
+    data = open_artifact(bundle, kind="bundle").read("metrics.json")
+    metrics = read_record(data, dict[str, Any], storage.join(bundle, "metrics.json"))
+    return str(metrics.get("checkpoint"))

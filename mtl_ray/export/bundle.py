@@ -14,6 +14,7 @@ from typing import Literal
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
 from mtl_ray.backends.config import engine_name
+from mtl_ray.config.validate import read_record
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.build import Built, build, check_engine, trace
 from mtl_ray.export.config import ExportConfig
@@ -49,6 +50,14 @@ def run_here(
 ) -> list[BuiltEngine]:
     """See ``RunEngines``: one after the other in this process."""
     return [function(request) for request in requests]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What a bundle repeats of the ``state.json`` of its checkpoint."""
+
+    step: int
+    metrics: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +115,10 @@ def export(
     predictor = open_checkpoint(checkpoint.uri, slide=slide)
     data = data or read_config(checkpoint).data
     samples = check_samples(data, predictor.vocabulary, config.samples)
-    state = json.loads(checkpoint.read("state.json"))
-    metrics = {"checkpoint": checkpoint.uri, "step": state["step"], "metrics": state["metrics"]}
+    state = read_record(
+        checkpoint.read("state.json"), _Measured, storage.join(checkpoint.uri, "state.json")
+    )
+    metrics = {"checkpoint": checkpoint.uri, "step": state.step, "metrics": state.metrics}
     further = {
         "config.yaml": checkpoint.read("config.yaml"),
         "metrics.json": json.dumps(metrics, indent=1).encode(),

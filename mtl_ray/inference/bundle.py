@@ -67,6 +67,7 @@ class BundlePredictor:
         self._open(bundle, uri, threads, batch)
 
     def _open(self, bundle: Artifact, uri: str, threads: int, batch: int) -> None:
+        _check_heads(self.signature, uri)
         engine = self.signature.engine
         if (reason := engine.unavailable()) is not None:
             raise EngineError(f"{uri} cannot be opened: {reason}")
@@ -143,6 +144,24 @@ class BundlePredictor:
         for output in self.signature.outputs:
             outputs[output.head][output.field] = values[output.name]
         return outputs
+
+
+def _check_heads(signature: Signature, uri: str) -> None:
+    """Raises a ValueError if the outputs of a signature are not those of its heads, or an input is
+    none of its canvas.
+    """
+    named = {output.head for output in signature.outputs}
+    if strange := sorted(named ^ signature.heads.keys()):
+        raise ValueError(
+            f"signature.json of {uri} is damaged: {strange[0]!r} is in only one of its heads and "
+            "outputs"
+        )
+    known = signature.canvas.input.arrays(signature.canvas)
+    if unknown := [each.field for each in signature.inputs if each.field not in known]:
+        raise ValueError(
+            f"signature.json of {uri} is damaged: {unknown[0]!r} is no array of its input; there "
+            f"is {', '.join(known)}"
+        )
 
 
 def read_range(bundle: Artifact, engine: AnyEngine, own: AnyCanvas) -> CheckedRange:

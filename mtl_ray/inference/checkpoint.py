@@ -1,16 +1,14 @@
 """A checkpoint of a run as a predictor."""
 
-import json
 from typing import Literal
 
-import safetensors.torch
 import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.experiment import build_model, predicting_heads
 from mtl_ray.inference.config import SlideConfig
-from mtl_ray.inference.run_folder import current_checkpoints
+from mtl_ray.inference.run_folder import best_checkpoint, current_checkpoints
 from mtl_ray.inference.stored_config import (
     NetworkConfig,
     prediction_batch,
@@ -19,6 +17,7 @@ from mtl_ray.inference.stored_config import (
     stored_slide,
 )
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.models.imports import read_safetensors
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 
@@ -70,7 +69,7 @@ def load_model(checkpoint: Artifact, config: NetworkConfig, vocabulary: Vocabula
     mode, on the CPU.
 
     Raises:
-        ValueError: if the weights do not fit the network.
+        ValueError: if the weights are damaged or do not fit the network.
     """
     model = build_model(config.model.without_pretrained(), vocabulary, config.input.canvas)
     name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
@@ -79,8 +78,9 @@ def load_model(checkpoint: Artifact, config: NetworkConfig, vocabulary: Vocabula
             f"the checkpoint {checkpoint.uri} has no {name}: the method that trained it exports no "
             "model"
         )
+    weights = read_safetensors(checkpoint.read(name), storage.join(checkpoint.uri, name))
     try:
-        model.load_state_dict(safetensors.torch.load(checkpoint.read(name)))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
             f"the weights in {checkpoint.uri} do not fit the network of its config: "
@@ -96,20 +96,15 @@ def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> st
     Only complete checkpoints that lead to the newest attempt are considered (see ``run_folder``).
 
     Raises:
-        ValueError: if the run has no such checkpoint.
+        ValueError: if the run has no such checkpoint, or ``best.json`` is damaged.
     """
     uris = [folder.uri for folder in current_checkpoints(run_uri)]
     if not uris:
         raise ValueError(f"there is no whole checkpoint in {run_uri}")
     if which == "best":
-        try:
-            best = storage.join(
-                run_uri, json.loads(storage.read(storage.join(run_uri, "best.json")))["checkpoint"]
-            )
-        except FileNotFoundError:
-            best = ""
-        if best in uris:
-            return best
+        best = best_checkpoint(run_uri)
+        if best is not None and (uri := storage.join(run_uri, best.checkpoint)) in uris:
+            return uri
     return uris[-1]
 
 

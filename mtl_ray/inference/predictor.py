@@ -2,7 +2,6 @@
 is opened by its address.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
+from mtl_ray.config.validate import read_record
 from mtl_ray.experiment import head_types
 from mtl_ray.inputs.input import AnyCanvas, Arrays, placed
 from mtl_ray.samples import Vocabulary
@@ -78,8 +78,23 @@ def decode_one(
 
 
 def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, frame: Any, head: AnyHead) -> Any:
-    """The prediction of sample ``index`` of a batch, one head."""
-    return head.task.decode({field: values[index] for field, values in arrays.items()}, frame, head)
+    """The prediction of sample ``index`` of a batch, one head.
+
+    Raises:
+        ValueError: if the head's task reads an array that the network does not give.
+    """
+    fields = _Fields({field: values[index] for field, values in arrays.items()})
+    return head.task.decode(fields, frame, head)
+
+
+class _Fields(dict[str, NDArray[Any]]):
+    """The arrays of one head for one sample. A signature or a plugin may lack one."""
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise ValueError(
+            f"a head's predictions are read from the array {name!r}, and its network gives "
+            f"{', '.join(self) or 'none'}"
+        )
 
 
 def known_heads(plugins: Sequence[str] = ()) -> dict[str, KnownHead]:
@@ -153,10 +168,9 @@ def open_predictor(
 
 def artifact_kind(uri: str) -> str | None:
     """The kind that the manifest at a URI states: checkpoint or bundle; None without a manifest."""
+    location = storage.join(uri, MANIFEST)
     try:
-        manifest = json.loads(storage.read(storage.join(uri, MANIFEST)))
+        data = storage.read(location)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}") from error
-    return str(manifest.get("kind")) if isinstance(manifest, dict) else None
+    return str(read_record(data, dict[str, Any], location).get("kind"))

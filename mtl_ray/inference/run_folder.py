@@ -7,7 +7,6 @@ started at step s or later. So a checkpoint that a process of an older attempt p
 never used, and no lock is needed.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
+from mtl_ray.config.validate import read_record
 
 BEFORE_NUMBERS = 0
 """The attempt of checkpoints whose folder does not name one, as they were written before attempts
@@ -51,6 +51,24 @@ class Attempt:
     ends: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BestCheckpoint:
+    """The content of ``best.json``.
+
+    Attributes:
+        checkpoint: its folder, relative to the run.
+        step: the steps done.
+        metric, value: HEAD/METRIC by which it was chosen, and its value.
+        metrics: all values of its evaluation; None for what has no value.
+    """
+
+    checkpoint: str
+    step: int
+    metric: str
+    value: float
+    metrics: Mapping[str, float | None]
+
+
 class CheckpointFolder(NamedTuple):
     """A checkpoint's folder in ``checkpoints/``; they sort by step."""
 
@@ -74,7 +92,11 @@ def attempt_file(run_uri: str, attempt: int) -> str:
 
 
 def newest_attempt(run_uri: str) -> Attempt | None:
-    """The attempt that owns a run; None before the first one."""
+    """The attempt that owns a run; None before the first one.
+
+    Raises:
+        ValueError: if its file is damaged.
+    """
     found = [
         int(name.removesuffix(".json"))
         for name in storage.names(storage.join(run_uri, "attempts"))
@@ -82,10 +104,26 @@ def newest_attempt(run_uri: str) -> Attempt | None:
     ]
     if not found:
         return None
-    content = json.loads(storage.read(attempt_file(run_uri, max(found))))
-    return Attempt(
-        **{**content, "ends": {int(attempt): step for attempt, step in content["ends"].items()}}
-    )
+    uri = attempt_file(run_uri, max(found))
+    return read_record(storage.read(uri), Attempt, uri)
+
+
+def best_file(run_uri: str) -> str:
+    """The file that names the best checkpoint of a run."""
+    return storage.join(run_uri, "best.json")
+
+
+def best_checkpoint(run_uri: str) -> BestCheckpoint | None:
+    """What ``best.json`` says; None if nothing was measured.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    uri = best_file(run_uri)
+    try:
+        return read_record(storage.read(uri), BestCheckpoint, uri)
+    except FileNotFoundError:
+        return None
 
 
 def checkpoint_folders(run_uri: str) -> list[CheckpointFolder]:

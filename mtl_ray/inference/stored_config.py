@@ -2,7 +2,6 @@
 its config; without torch.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -12,12 +11,12 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact
-from mtl_ray.config.document import parse
+from mtl_ray.config.document import parse_bytes
 from mtl_ray.config.extend import extended, named_plugins, used_plugins
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.strict import STRICT
 from mtl_ray.config.tree import Node, find, merge, node_of
-from mtl_ray.config.validate import readable, to_yaml, validate
+from mtl_ray.config.validate import read_record, readable, to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, experiment_type, read_experiment
 from mtl_ray.inference.config import SlideConfig, TtaConfig
 from mtl_ray.inputs.config import CanvasConfig
@@ -95,7 +94,7 @@ def _entry(tree: Node, *path: str) -> dict[str, Node]:
 
 
 def _tree(checkpoint: Artifact, name: str) -> Node:
-    return parse(checkpoint.read(name).decode(), storage.join(checkpoint.uri, name))
+    return parse_bytes(checkpoint.read(name), storage.join(checkpoint.uri, name))
 
 
 def prediction_batch(checkpoint: Artifact) -> int:
@@ -176,5 +175,14 @@ def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Experime
 
 
 def read_vocabulary(checkpoint: Artifact, name: str = VOCABULARY_FILE) -> Vocabulary:
-    """The classes of a checkpoint, from its file ``name``."""
-    return vocabulary_from_json(json.loads(checkpoint.read(name)))
+    """The classes of a checkpoint, from its file ``name``.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    uri = storage.join(checkpoint.uri, name)
+    content = read_record(checkpoint.read(name), dict[str, Any], uri)
+    try:
+        return vocabulary_from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{uri} is damaged: {error}") from error

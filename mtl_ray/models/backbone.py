@@ -1,19 +1,16 @@
 """Backbones of timm, with feature maps named by stride and weights from a file."""
 
-import io
 from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
 import timm
-import torch
-from safetensors.torch import load
 from timm.layers import Format
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
-from mtl_ray import storage
 from mtl_ray.models.config import TimmBackbone
+from mtl_ray.models.imports import read_state_dict
 from mtl_ray.models.trunk import Backbone, freeze_modes
 
 _PREFIXES = ("", "trunk.backbone.net.", "trunk.backbone.", "module.", "model.", "backbone.")
@@ -179,15 +176,3 @@ def fill_backbone(net: nn.Module, state: Mapping[str, Tensor], source: str) -> N
             f"{tuple(own[name].shape)}"
         )
     net.load_state_dict(matching, strict=False)
-
-
-def read_state_dict(uri: str) -> Mapping[str, Tensor]:
-    """The tensors of a weight file by name; no code in it is run."""
-    data = storage.read(uri)
-    if uri.endswith(".safetensors"):
-        return dict(load(data))
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        if isinstance(state.get(key), Mapping):
-            return dict(state[key])
-    return dict(state)

@@ -1,16 +1,21 @@
-"""Tensors of another program's network under the names of a part of this one.
+"""Weight files, and tensors of another program's network under the names of a part of this one.
 
 A module of a trunk or a head that can be filled from published checkpoints has the method
 ``imported`` (``Importing``). Most parts have the names of the published network after a prefix, so
 that one rule is enough.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import safetensors.torch
+import torch
 from torch import Tensor
+
+from mtl_ray import storage
 
 Program = Literal["openmmlab", "torchvision", "huggingface"]
 """The program that wrote a checkpoint: OpenMMLab 2.x and 3.x, torchvision, or Hugging Face's
@@ -83,3 +88,50 @@ def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
     names.
     """
     return renamed(tensors, [Rename(re.escape(prefix) + r"(.*)", r"\1")])
+
+
+def read_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a file of safetensors.
+
+    Args:
+        data: the file.
+        name: of the file, for the message.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        return dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype torch lacks
+        raise ValueError(f"{name} is damaged: {error}") from error
+
+
+def read_state_dict(uri: str) -> Mapping[str, Tensor]:
+    """The tensors of a weight file by name; no code in it is run.
+
+    Raises:
+        ValueError: if it is damaged, or holds more than tensors and plain values.
+    """
+    data = storage.read(uri)
+    if uri.endswith(".safetensors"):
+        return read_safetensors(data, uri)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # any: torch's reader raises what it likes
+        raise ValueError(
+            f"{uri} is damaged, or holds more than tensors and plain values. Fix: python -m "
+            f"jobs.weights wash {uri} OUT.safetensors writes its tensors alone, or says what is "
+            "wrong"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    tensors = {
+        name: value
+        for name, value in (state.items() if isinstance(state, Mapping) else ())
+        if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise ValueError(f"{uri} holds no tensors by name")
+    return tensors

@@ -19,11 +19,14 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.strict import STRICT
+from mtl_ray.config.validate import read_record
 from mtl_ray.inference.run_folder import (
     BEFORE_NUMBERS,
     Attempt,
+    BestCheckpoint,
     CheckpointFolder,
     attempt_file,
+    best_file,
     checkpoint_folder,
     checkpoint_folders,
     current_checkpoints,
@@ -223,27 +226,35 @@ def read_state(uri: str) -> TrainState:
     Raises:
         ValueError: if the checkpoint is not whole, or of a newer version.
     """
-    return TypeAdapter(TrainState).validate_json(
-        artifact.open_artifact(uri, kind=KIND).read("state.json")
-    )
+    data = artifact.open_artifact(uri, kind=KIND).read("state.json")
+    return read_record(data, TrainState, storage.join(uri, "state.json"))
 
 
 def read_tensors(uri: str, name: str) -> "dict[str, Tensor]":
-    """One of the weight files of a checkpoint."""
-    import safetensors.torch
+    """One of the weight files of a checkpoint.
 
-    return dict(safetensors.torch.load(artifact.open_artifact(uri, kind=KIND).read(name)))
+    Raises:
+        ValueError: if it is damaged.
+    """
+    from mtl_ray.models.imports import read_safetensors
+
+    data = artifact.open_artifact(uri, kind=KIND).read(name)
+    return read_safetensors(data, storage.join(uri, name))
 
 
 def read_training(uri: str) -> Any:
-    """``training.pt`` of a checkpoint, on the CPU."""
+    """``training.pt`` of a checkpoint, on the CPU.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     import torch
 
-    return torch.load(
-        io.BytesIO(artifact.open_artifact(uri, kind=KIND).read("training.pt")),
-        map_location="cpu",
-        weights_only=True,
-    )
+    data = artifact.open_artifact(uri, kind=KIND).read("training.pt")
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # any: torch's reader raises what it likes
+        raise ValueError(f"{storage.join(uri, 'training.pt')} is damaged") from error
 
 
 def steps(run_uri: str) -> list[int]:
@@ -307,17 +318,15 @@ def prune(
     top = max(scored)[2] if scored else None
     claim.check()
     if top is not None:
-        content = {
-            "checkpoint": f"checkpoints/{top.uri.rpartition('/')[2]}",
-            "step": top.step,
-            "metric": metric,
-            "value": states[top].metrics[metric],
-            "metrics": states[top].metrics,
-        }
-        storage.write(
-            storage.join(run_uri, "best.json"),
-            (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+        best = BestCheckpoint(
+            checkpoint=f"checkpoints/{top.uri.rpartition('/')[2]}",
+            step=top.step,
+            metric=metric,
+            value=max(scored)[0] * sign,
+            metrics=states[top].metrics,
         )
+        content = json.dumps(dataclasses.asdict(best), indent=1, allow_nan=False)
+        storage.write(best_file(run_uri), f"{content}\n".encode())
     last = max(states)
     kept = {*sorted(states)[-(keep if states[last].finished else max(2, keep)) :], top}
     for place in checkpoint_folders(run_uri):

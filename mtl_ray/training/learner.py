@@ -5,7 +5,6 @@ step.
 import logging
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.loading.batch import Batch
 from mtl_ray.methods.method import Method, MethodSetup
-from mtl_ray.models.backbone import read_state_dict
+from mtl_ray.models.imports import read_safetensors, read_state_dict
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training import checkpoint
@@ -307,4 +306,4 @@ def _weights(opened: Artifact) -> dict[str, Tensor]:
     """
     names = (checkpoint.EMA_FILE, checkpoint.MODEL_FILE, checkpoint.METHOD_FILE)
     name = next((name for name in names if name in opened.names), checkpoint.MODEL_FILE)
-    return dict(safetensors.torch.load(opened.read(name)))
+    return read_safetensors(opened.read(name), storage.join(opened.uri, name))

@@ -5,12 +5,13 @@ summary at its end.
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.inference.run_folder import best_checkpoint
 from mtl_ray.inference.stored_config import read_stored_config
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.optional import brief
@@ -137,13 +138,13 @@ Summary = dict[str, Any]
 
 def summary_of(run_uri: str, state: TrainState) -> Summary:
     """The summary of a run that ended with a state."""
-    best = storage.join(run_uri, "best.json")
+    best = best_checkpoint(run_uri)
     return {
         "run": run_uri,
         "step": state.step,
         "finished": state.finished,
         "metrics": state.metrics,
-        "best": json.loads(storage.read(best)) if storage.exists(best) else None,
+        "best": None if best is None else asdict(best),
     }
 
 

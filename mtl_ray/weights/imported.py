@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl_ray import artifact, storage
 from mtl_ray.artifact import Artifact
-from mtl_ray.config.validate import to_yaml
+from mtl_ray.config.validate import read_record, to_yaml
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
 from mtl_ray.training import checkpoint
@@ -55,7 +55,8 @@ def read_sources(opened: Artifact) -> Mapping[str, tuple[str, ...]]:
     """By tensor of an imported checkpoint the names in the file; nothing of other checkpoints."""
     if SOURCES_FILE not in opened.names:
         return {}
-    return {name: tuple(names) for name, names in json.loads(opened.read(SOURCES_FILE)).items()}
+    uri = storage.join(opened.uri, SOURCES_FILE)
+    return read_record(opened.read(SOURCES_FILE), dict[str, tuple[str, ...]], uri)
 
 
 def check_alone(network: ImportedNetwork, config: ExperimentConfig) -> None:

@@ -1,7 +1,6 @@
 """Reads weights from a file of any kind. The content decides the kind, not the name."""
 
 import io
-import json
 import zipfile
 from typing import Any
 
@@ -11,7 +10,9 @@ import safetensors.torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
+from mtl_ray.config.validate import read_record
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.models.imports import read_safetensors
 from mtl_ray.pickles.unpickle import load_pickle
 from mtl_ray.weights.hugging_face import weight_files
 from mtl_ray.weights.torch_checkpoints import BROKEN_ZIP
@@ -122,19 +123,23 @@ def _checkpoint(opened: Artifact, key: str | None) -> Weights:
         )
         raise ValueError(f"{opened.uri} has no weights {key!r}, only {files}")
     meta = {
-        "config": opened.read("config.yaml").decode(),
-        "vocabulary": json.loads(opened.read("vocabulary.json")),
-        "state": json.loads(opened.read("state.json")),
+        "config": opened.read("config.yaml").decode(errors="replace"),
+        **{name: _json(opened, f"{name}.json") for name in ("vocabulary", "state")},
     }
     others = [
         name
         for name in opened.names
         if name.endswith((".safetensors", ".pt")) and name != f"{key}.safetensors"
     ]
-    tensors = safetensors.torch.load(opened.read(f"{key}.safetensors"))
+    file = f"{key}.safetensors"
+    tensors = read_safetensors(opened.read(file), storage.join(opened.uri, file))
     return Weights(
         dict(sorted(tensors.items())),
         "",
         {"meta": meta},
         tuple(f"{name} of the checkpoint" for name in others),
     )
+
+
+def _json(opened: Artifact, name: str) -> dict[str, Any]:
+    return read_record(opened.read(name), dict[str, Any], storage.join(opened.uri, name))

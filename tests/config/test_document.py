@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.config.document import dump, parse, scalar
+from mtl_ray.config.document import dump, parse, parse_bytes, scalar
 from mtl_ray.config.tree import plain
 
 WORDS = st.text(
@@ -113,11 +113,26 @@ def test_a_key_twice_is_refused_with_both_lines():
         ("a: !!python/object:os.system 1\n", r"conf\.yaml:1: tags"),
         ("? [a, b]\n: 1\n", r"conf\.yaml:1: a key must be a word"),
         ("a: \x01\n", r"conf\.yaml: not valid YAML"),
+        ("a:\n  " + "[" * 100 + "]" * 100, r"conf\.yaml:2: nested too deeply"),
+        ("a: " + "{b: " * 1000 + "}" * 1000, r"conf\.yaml: nested too deeply"),
     ],
 )
 def test_what_cannot_be_read_names_its_line(text, words):
     with pytest.raises(ValueError, match=words):
         parse(text, "conf.yaml")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xff\xfea\0", r"conf\.yaml: a config is UTF-8 text"),
+        (b"[1]", r"conf\.yaml:1: a config is a mapping of sections"),
+        (b"null", r"conf\.yaml:1: a config is a mapping of sections"),
+    ],
+)
+def test_a_file_that_is_no_config(data, words):
+    with pytest.raises(ValueError, match=words):
+        parse_bytes(data, "conf.yaml")
 
 
 def test_every_value_knows_its_line():

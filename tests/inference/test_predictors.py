@@ -104,7 +104,14 @@ def test_a_run_is_its_best_checkpoint_or_its_last(tmp_path: Path) -> None:
     (run / "checkpoints" / "step-00000020").mkdir()  # cut short: no manifest
     last = str(run / "checkpoints" / "step-00000010")
     assert find_checkpoint(str(run)) == last
-    (run / "best.json").write_text(json.dumps({"checkpoint": "checkpoints/step-00000005"}))
+    content = {
+        "checkpoint": "checkpoints/step-00000005",
+        "step": 5,
+        "metric": "labels/top1",
+        "value": 0.5,
+        "metrics": {"labels/top1": 0.5, "boxes/mAP": None},
+    }
+    (run / "best.json").write_text(json.dumps(content))
     best = str(run / "checkpoints" / "step-00000005")
     assert (find_checkpoint(str(run)), find_checkpoint(str(run), "last")) == (best, last)
     image = images(2)[1:]
