@@ -16,6 +16,7 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SIDE = re.compile("left|right")
+_INDEX = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
@@ -109,7 +110,7 @@ def skeleton_of(pairs: object, keypoints: int) -> tuple[tuple[int, int], ...]:
 
 def _is_index(value: object) -> bool:
     if isinstance(value, str):
-        return value.strip().isdecimal()
+        return _INDEX.fullmatch(value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 _SPEC = re.compile(r"b1|[iuf][1248]|f16|c8|c16|[SUV]\d{1,9}|O8?")
 _MAX_DIMENSIONS = 32
+_MOST_EMPTY = 1_000_000
+"""The most items of an array that takes no byte of the file."""
 
 
 class PickledDtype:
@@ -110,7 +112,9 @@ def make_array(content: object, dtype: object, shape: object, order: str) -> NDA
     data = content.encode("latin-1") if isinstance(content, str) else content
     if not isinstance(data, bytes | bytearray) or len(data) != math.prod(sides) * real.itemsize:
         raise ValueError(f"an array of shape {sides} and type {real} has the wrong number of bytes")
-    if real.itemsize == 0:
+    if real.itemsize == 0:  # texts without a character, of which NumPy stores one all the same
+        if math.prod(sides) > _MOST_EMPTY:
+            raise ValueError(f"an array of {math.prod(sides):,} empty texts")
         return np.zeros(sides, real)
     return (
         np.frombuffer(data, real).reshape(sides, order="F" if order == "F" else "C").copy(order="K")

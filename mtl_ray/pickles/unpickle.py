@@ -7,6 +7,7 @@ values, NumPy arrays and scalars, and tensors as arrays.
 
 import io
 import pickle
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
@@ -70,8 +71,9 @@ class RestrictedUnpickler(pickle.Unpickler):
         """The replacement for a name; never imports."""
         full = f"{module}.{name}"
         if full not in self._table:
+            shown = full if full.isprintable() and len(full) < 100 else reprlib.repr(full)
             raise ValueError(
-                f"it uses {full}, which could execute code; only plain values, arrays and tensors "
+                f"it uses {shown}, which could execute code; only plain values, arrays and tensors "
                 "are read"
             )
         return self._table[full]

@@ -180,6 +180,8 @@ def test_anything_else_is_refused_by_name(
         b"(" * 100000 + b"." + b"t" * 10,
         b"cnumpy\ndtype\n(S'M8'\ntR.",
         b"Pid\n.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        b"(I1\n(I100000000000\ntcnumpy\ndtype\n(S'S0'\ntRI00\nS''\ntb.",
     ],
 )
 def test_broken_and_greedy_pickles_are_refused(data: bytes) -> None:
@@ -214,6 +216,37 @@ def test_a_tuple_of_tuples_is_walked_once() -> None:
     data = b"\x80\x02K\x01" + b"".join(b"2\x86" for _ in range(60)) + b"."
     got = load_pickle(data)
     assert got[0] is got[1]
+
+
+_FETCHED = b")\x94" + b"".join(b"h%c\x86\x94" % place for place in range(40))
+_IN_TEXT = (
+    b"(tp0\n0" + b"".join(b"(g%d\ng%d\ntp%d\n0" % (i, i, i + 1) for i in range(40)) + b"g40\n"
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04}" + _FETCHED + b"Ns.",
+        b"\x80\x04}(" + _FETCHED + b"Nu.",
+        b"\x80\x04(" + _FETCHED + b"\x91.",
+        b"\x80\x04\x8f(" + _FETCHED + b"\x90.",
+        b"\x80\x02})" + b"2\x86" * 40 + b"Ns.",
+        b"}" + _IN_TEXT + b"Ns.",
+        b"c__builtin__\nset\n((l" + _IN_TEXT + b"atR.",
+        b"cnumpy\ndtype\n(" + _IN_TEXT + b"tR.",
+    ],
+)
+def test_keys_of_shared_tuples_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="multiply"):
+        load_pickle(data)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tuples_that_are_used_again_are_read(protocol: int) -> None:
+    pair = (1, 2)
+    value = [{pair: pair, "all": (pair,) * 3} for _ in range(100)]
+    assert load_pickle(pickle.dumps(value, protocol)) == value
 
 
 def test_importing_it_imports_no_torch() -> None:
