@@ -158,7 +158,7 @@ def _read_npy(data: bytes, limit: int) -> PointCloud:
     if fields is not None:
         return cloud_of_columns(list(fields), [flat[name] for name in fields])
     values = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    with np.errstate(over="ignore"):  # becomes infinite and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or NaN and is refused
         points = np.ascontiguousarray(values, np.float32)
     return PointCloud(points=check_points(points), features=feature_names(shape[1]))
 

@@ -1,4 +1,4 @@
-"""The word Batch: what the loader gives and the training step takes."""
+"""A Batch: what the loader gives and the training step takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -23,6 +23,8 @@ _FILLING = frozenset(b"aesu\x90b")
 _HARMLESS = frozenset(b"ael.") | _TUPLES
 """Operations that hash, compare and print nothing of what they take."""
 _OPCODES = {ord(code): opcode for code, opcode in pickletools.code2op.items()}
+_KEYS = {ord("s"): 1, ord("u"): 1, ord("d"): 0}
+"""Operations that take keys and values in turn, and the place of the first key."""
 _FEW_SHARED = 16
 """Tuples that are used again so rarely cannot multiply much."""
 _VALUES, _GROWTH = 10_000_000, 64
@@ -128,7 +130,8 @@ def _check_growth(data: bytes | bytearray, start: int, end: int) -> None:
         else:
             taken = _take(stack, op, mark)
             size = min(sum(each[0] for each in taken), most + 1)  # else numbers of many digits
-            if size > most and op not in _HARMLESS:
+            hashed = taken[_KEYS[op] :: 2] if op in _KEYS else taken
+            if op not in _HARMLESS and sum(each[0] for each in hashed) > most:
                 raise ValueError(f"its shared values multiply to more than {most:,}")
             if op in _FILLING and taken:
                 taken[0][0] = size

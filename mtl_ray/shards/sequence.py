@@ -1,9 +1,7 @@
-"""The words Sequence and Addresses: which samples make the global batch at a cursor, and which of
-them are a rank's.
+"""A Sequence: which samples make the global batch at a cursor, and which of them belong to a rank.
 
-The sequence of global batches does not depend on the number of ranks. The cursor, the number of
-samples consumed, is all that a checkpoint has to keep; ``pins`` is what must not change when it is
-taken up again.
+The sequence of global batches does not depend on the number of ranks. A checkpoint only stores the
+cursor, the number of samples consumed; ``pins`` must not change when the run resumes.
 """
 
 import logging

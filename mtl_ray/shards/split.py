@@ -1,4 +1,4 @@
-"""The word Split: the Samples under one manifest, readable at random and in stored order."""
+"""A Split: the samples under one manifest, readable at random and in stored order."""
 
 import threading
 from collections import OrderedDict

@@ -20,6 +20,7 @@ from mtl_ray.pickles.pickle_scan import check_operations
 from mtl_ray.pickles.pickled_tensors import STORAGES, TensorStorage, rebuild_tensor
 from mtl_ray.pickles.unpickle import GLOBALS, RestrictedUnpickler, resolve_arrays
 from mtl_ray.weights.torch_checkpoints import (
+    BROKEN_ZIP,
     read_legacy_checkpoint,
     read_zip_checkpoint,
     storages_in_a_row,
@@ -67,9 +68,23 @@ def read_torch(data: bytes) -> Any:
     if zipped:
         _check_growth(data)
     try:
+        _check_pickles(data, zipped)
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _REFUSALS:
+    except (*_REFUSALS, *BROKEN_ZIP):
         return read_zip_checkpoint(data) if zipped else read_legacy_checkpoint(data)
+
+
+def _check_pickles(data: bytes, zipped: bool) -> None:
+    """See ``check_operations``: PyTorch's reader does not check them."""
+    if zipped:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    check_operations(archive.read(name))
+    else:
+        end = 0
+        for _ in range(5):
+            end = check_operations(data, end)
 
 
 def _is_zip(data: bytes) -> bool:

@@ -397,6 +397,7 @@ def test_other_files_beside_the_split(tmp_path: Path, make_image: MakeImage) -> 
         ([[-1, 1]], (), [SKELETON_DROPPED]),
         ([[1]], (), [SKELETON_DROPPED]),
         ([["a", "b"]], (), [SKELETON_DROPPED]),
+        ([["9" * 5000, 1]], (), [SKELETON_DROPPED]),
         ("x", (), [SKELETON_DROPPED]),
         ([], (), []),
         (None, (), []),

@@ -24,7 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mtl_ray.pickles.pickled_tensors import MAGIC
 from mtl_ray.weights.read import read_content, read_weights
+from mtl_ray.weights.torch_files import read_torch
 from mtl_ray.weights.write import content_hash, encode_weights, write_weights
 
 STATE = OrderedDict(
@@ -321,3 +323,19 @@ def test_real_files(shared_data: Path) -> None:
         assert len(read_weights(str(shared_data / "weights" / name)).tensors) == count
     with pytest.raises(ValueError, match=r"neither a file of torch\.save nor"):
         read_weights(str(shared_data / "weights" / "yolox_nano.onnx"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_keys_of_shared_tuples_are_refused(zipped: bool) -> None:
+    bomb = b"\x80\x02})" + b"2\x86" * 40 + b"Ns."
+    if zipped:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("archive/data.pkl", bomb)
+        data = buffer.getvalue()
+    else:
+        parts = (MAGIC, 1001, {}, None, [])
+        pickles = [pickle.dumps(part, 2) for part in parts]
+        data = b"".join([*pickles[:3], bomb, pickles[4]])
+    with pytest.raises(ValueError, match="multiply"):
+        read_torch(data)

@@ -245,6 +245,10 @@ def test_keys_of_shared_tuples_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_tuples_that_are_used_again_are_read(protocol: int) -> None:
     pair = (1, 2)
+    shared: dict[Any, Any] = {}
+    for _ in range(60):
+        shared = {pair: shared, "again": shared}  # 2 ** 60 of them, which nobody hashes
+    assert load_pickle(pickle.dumps(shared, protocol))[pair].keys() == {pair, "again"}
     value = [{pair: pair, "all": (pair,) * 3} for _ in range(100)]
     assert load_pickle(pickle.dumps(value, protocol)) == value
 
