@@ -22,7 +22,7 @@ _FILLING = frozenset(b"aesu\x90b")
 """Operations that put values into one that stays: a list, a dict, a set, an object."""
 _HARMLESS = frozenset(b"ael.") | _TUPLES
 """Operations that hash, compare and print nothing of what they take."""
-_OPCODES = {ord(code): opcode for code, opcode in pickletools.code2op.items()}
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _KEYS = {ord("s"): 1, ord("u"): 1, ord("d"): 0}
 """Operations that take keys and values in turn, and the place of the first key."""
 _FEW_SHARED = 16
