@@ -81,6 +81,8 @@ class RecordBlock:
         """The numbers of a column of type int32."""
         each = next(each for each in self._layout.inputs if column in each.columns)
         found = [each.from_features(self._unchecked(row)) for row in range(len(self))]
+        if any(value is None for value in found):
+            raise ValueError(f"a record has no {each.name}")
         return np.array([each.to_row(value)[column] for value in found], np.int64)
 
     def _unchecked(self, row: int) -> Features:

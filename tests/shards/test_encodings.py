@@ -274,3 +274,11 @@ def test_the_keys_are_those_that_others_look_for(tmp_path: Path) -> None:
         "image": [b"jpeg"],
         "segmentation": [b"png"],
     }
+
+
+def test_a_record_without_an_image_has_no_size() -> None:
+    payload = b"".join(encode_example({"name": [b"a"], "mtl/annotated": [b"instances"]}))
+    block = tfrecord.RecordBlock(memoryview(framed(payload)))
+    for read in (lambda: block.integers("height"), lambda: block[0]):
+        with pytest.raises(ValueError, match="a record has no image"):
+            read()
