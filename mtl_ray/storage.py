@@ -30,9 +30,9 @@ _S3: dict[str, Any] = {
         "retries": {"mode": "standard", "total_max_attempts": 3},
     },
 }
-"""What fails on its way (a server error, a request to slow down, a connection that breaks or is
-silent for 20 s, a body cut short) is tried three times by botocore and its like five times by
-s3fs, with growing pauses: about a minute in all.
+"""A request that fails (a server error, a request to slow down, a connection that breaks or is
+silent for 20 s, a body cut short) is repeated by botocore, three times in all, and then by s3fs,
+five times in all, with growing pauses: about a minute together.
 """
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
 """Where a file system's listing says of which version a file is; the first that is there counts."""
@@ -72,8 +72,8 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Makes a refusal say what was refused, and gives the errors of the clients of S3 and HTTP,
-    of which some are no OSErrors, names that callers know.
+    """Adds the URI to a refusal, and turns the errors of the clients of S3 and HTTP, some of which
+    are no OSErrors, into errors that callers know.
     """
     try:
         yield

@@ -1,9 +1,9 @@
 """What a kind of annotation is: one object that knows how its values are stored, transformed,
 batched and counted.
 
-Each kind has its own file here. ``labels``, ``instances`` and ``semantic`` are built in; plugins
-add others. Whoever handles annotations loops over the kinds, and never asks for the name of one. No
-kind imports torch or ray.
+Each kind has its own file here. ``labels``, ``instances``, ``semantic`` and ``boxes_3d`` are built
+in; plugins add others. Code that handles annotations loops over the kinds, and never asks for the
+name of one. No kind imports torch or ray.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -36,8 +36,8 @@ def merge(below: Node, above: Node) -> Node:
 
     Mappings merge key by key, unless both have a ``type`` and it differs: then the upper one
     replaces the whole. Lists and scalars replace what was there; null as well, which takes an
-    inherited entry away (see ``fields.fit``). A mapping whose keys are whole numbers, laid on a
-    list, changes the items at these places.
+    inherited entry away (see ``fields.fit``). A mapping whose keys are whole numbers, merged
+    onto a list, changes the items at these places.
 
     Raises:
         ValueError: if it changes an item that the list does not have.

@@ -56,5 +56,5 @@ def _measure(request: EvaluationRequest, rows: tuple[int, int]) -> EvaluationPar
 
 
 def _bar(samples: Iterable[Sample], total: int) -> Iterable[Sample]:
-    bar: Iterable[Sample] = progress_bar(samples, total=total, desc="evaluate", unit="image")
+    bar: Iterable[Sample] = progress_bar(samples, total=total, desc="evaluate", unit="sample")
     return bar

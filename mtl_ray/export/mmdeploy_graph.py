@@ -130,7 +130,7 @@ def _placed(n: Nodes, canvas: Canvas, rows: AxisScalars, columns: AxisScalars) -
 
 
 def _area(n: Nodes, values: str, rows: AxisScalars, columns: AxisScalars) -> str:
-    """``scaled``: bilinear samples, and the mean of those of a pixel."""
+    """``resized``: bilinear samples, and the mean of those of a pixel."""
     samples = [
         n("Div", n("Sub", n("Add", axis.shown, axis.valid), np.int64(1)), axis.valid)
         for axis in (rows, columns)

@@ -42,7 +42,7 @@ class Frame:
     def place(self, image: Array, canvas: dict[str, Any]) -> Array:
         """The image on the canvas (H, W, 3) uint8."""
         (top, left), (bottom, right) = self.first, self.first + self.shown
-        resize = scaled if canvas["kernel"] == "area" else bilinear
+        resize = resized if canvas["kernel"] == "area" else bilinear
         part = resize(image[top:bottom, left:right], *self.valid)
         beside = [(0, int(n)) for n in self.canvas - self.valid]
         return np.pad(part, [*beside, (0, 0)], constant_values=canvas["pad"])
@@ -83,7 +83,7 @@ def _weights(source: int, target: int, edge: bool) -> tuple[Array, Array, Array,
     return np.clip(first, 0, source - 1), np.clip(first + 1, 0, source - 1), *weights
 
 
-def scaled(image: Array, height: int, width: int) -> Array:
+def resized(image: Array, height: int, width: int) -> Array:
     """Bilinear where the image grows, the mean of bilinear samples where it shrinks."""
     rows, columns = -(-image.shape[0] // height), -(-image.shape[1] // width)
     sampled = bilinear(image, rows * height, columns * width)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mtl_ray.inference.config import SlideConfig
 from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.windows import WindowGrid, WindowSum, batches
-from mtl_ray.inputs.frame import scaled
+from mtl_ray.inputs.frame import resized
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.inputs.input import AnyCanvas, Arrays, TooLargeError, empty_arrays
 from mtl_ray.samples import Vocabulary
@@ -165,5 +165,5 @@ def _fit(raw: NDArray[np.uint8], slide: SlideConfig, canvas: AnyCanvas) -> NDArr
     if (height, width) == raw.shape[:2]:
         return raw
     if canvas.kernel == "area":
-        return scaled(raw, height, width)
+        return resized(raw, height, width)
     return np.asarray(cv2.resize(raw, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -106,11 +106,11 @@ def place(image: NDArray[np.uint8], rule: "Canvas") -> tuple[NDArray[np.uint8], 
     """
     frame = frame_of(image.shape[0], image.shape[1], rule)
     shown = _shown(image, frame)
-    resize = scaled if rule.kernel == "area" else _bilinear
-    return _lay(resize(shown, frame.valid_height, frame.valid_width), frame, rule.pad), frame
+    resize = resized if rule.kernel == "area" else _bilinear
+    return _padded(resize(shown, frame.valid_height, frame.valid_width), frame, rule.pad), frame
 
 
-def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """An image (H, W, 3) or (H, W) uint8 of another size, bilinear where it grows, a mean where it
     shrinks.
 
@@ -131,7 +131,7 @@ def place_map(classes: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np
     """
     shown = _shown(classes, frame)
     size = frame.valid_width, frame.valid_height
-    return _lay(
+    return _padded(
         np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8),
         frame,
         fill,
@@ -167,7 +167,7 @@ def _bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _lay(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
+def _padded(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
     """Puts what is shown, at its size on the canvas, into the top left corner, and fills the
     rest.
     """

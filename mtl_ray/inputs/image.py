@@ -264,7 +264,7 @@ class Canvas:
     width: int = Field(gt=0, le=16384)
     """Canvas width in pixels."""
     kernel: Literal["area", "linear"] = "area"
-    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when
+    """area: the mean over what is covered when the image shrinks (see ``resized``), bilinear when
     it grows. linear: bilinear always.
     """
     pad: int = Field(default=114, ge=0, le=255)

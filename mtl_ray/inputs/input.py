@@ -2,7 +2,8 @@
 
 An input kind is one object that knows how its data is stored, decoded within limits, put into the
 network's frame, and shown. The config class of ``data.canvas`` names it (``canvas.input``):
-``Canvas`` is that of images. Whoever has a canvas asks it, and never for the name of an input.
+``Canvas`` is that of images. Its methods get such a config as ``rule``. Code that has a canvas asks
+``canvas.input``, and never compares the name of an input.
 """
 
 import sys
@@ -108,7 +109,7 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
 
     @property
     def noun(self) -> str:
-        """What one datum is called in messages."""
+        """What one sample of it is called in messages."""
         return self.name
 
     def __eq__(self, other: object) -> bool:

@@ -115,7 +115,7 @@ def _union(
     for uri, names in known.items():
         if lacking := [name for name in union if name not in names]:
             _log.warning(
-                "%s: its %s do not know %s; its images say nothing about them",
+                "%s: its %s do not know %s; its samples say nothing about them",
                 uri,
                 kind,
                 ", ".join(lacking),

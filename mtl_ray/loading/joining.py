@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import Region
-from mtl_ray.inputs.frame import scaled
+from mtl_ray.inputs.frame import resized
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import CopyPaste, Mixup, Mosaic
 from mtl_ray.loading.moves import beside, random_integer, span
@@ -60,7 +60,7 @@ def mosaic(scenes: Sequence[Scene], transform: Mosaic, rng: random.Random, rule:
         )
         regions.append((region, (top, left)))
         if height and width:
-            image[top : top + height, left : left + width] = scaled(
+            image[top : top + height, left : left + width] = resized(
                 scene.image[rows, columns], height, width
             )
     kinds = dict.fromkeys(kind for scene in scenes for kind in scene.parts)

@@ -1,4 +1,4 @@
-"""Scenes that are mirrored, cut, padded and scaled: the image and every annotation move together.
+"""Scenes that are mirrored, cropped, padded and resized; image and annotations change together.
 
 Random numbers come from the caller.
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from mtl_ray.inputs.frame import frame_of, scaled
+from mtl_ray.inputs.frame import frame_of, resized
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import RandomCrop, Zoom
 from mtl_ray.loading.scene import Scene
@@ -48,9 +48,9 @@ def pad(scene: Scene, top: int, left: int, height: int, width: int, grey: int) -
 
 
 def resize(scene: Scene, height: int, width: int) -> Scene:
-    """The scene at another size in pixels; both sides are scaled on their own."""
+    """The scene at another size in pixels; both sides are resized on their own."""
     frame = frame_of(*scene.hw, Canvas(kind="stretch", height=height, width=width))
-    image = scaled(scene.image, height, width)
+    image = resized(scene.image, height, width)
     return scene.changed(image, lambda kind, part: kind.place(part, frame))
 
 
@@ -117,7 +117,7 @@ def _part(
     scales: tuple[float, float],
     min_visible: float,
 ) -> Scene:
-    """A random part of the scene, scaled, at most as large as the room: all of it where the scale
+    """A random part of the scene, resized, at most as large as the room: all of it where the scale
     leaves room. What is not shown is cut off before anything is resampled.
     """
     height, width = scene.hw
@@ -131,7 +131,7 @@ def _part(
 
 
 def _in_corner(scene: Scene, rule: Canvas) -> Scene:
-    """The scene at the top left of the canvas; what is padding is known as such."""
+    """The scene at the top left of the canvas; ``valid_hw`` says what is no padding."""
     padded = pad(scene, 0, 0, rule.height, rule.width, rule.pad)
     return replace(padded, valid_hw=scene.hw)
 
@@ -146,7 +146,7 @@ def beside(
     min_visible: float,
     grey: int,
 ) -> Scene:
-    """A scene made ready to be laid over another one of (height, width) pixels: at a random scale
+    """A scene made ready to be put onto another one of (height, width) pixels: at a random scale
     relative to the largest that fits, mirrored with the probability ``flip_p``, at a random place.
     """
     part = _part(scene, hw, rng, scales, min_visible)

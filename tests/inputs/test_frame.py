@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.inputs.frame import frame_of, map_to_image, place, place_map, scaled
+from mtl_ray.inputs.frame import frame_of, map_to_image, place, place_map, resized
 from mtl_ray.inputs.image import Canvas
 
 KINDS = ("stretch", "letterbox", "crop")
@@ -191,10 +191,10 @@ def test_scaled_is_close_to_the_exact_mean_over_what_is_covered(
         np.uint8
     )
     exact = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(int)
-    error = np.abs(scaled(image, height, width) - exact).mean()
+    error = np.abs(resized(image, height, width) - exact).mean()
     bilinear = np.abs(
         cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) - exact
     ).mean()
     assert error < 1.5
     assert error < bilinear / 2
-    assert scaled(image, 200, 200) is image
+    assert resized(image, 200, 200) is image
