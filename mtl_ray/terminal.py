@@ -1,5 +1,5 @@
-"""What a person reads while work goes on: progress bars, drawn in place where somebody watches, a
-line now and then in a log file or a pipe; and logs without the remarks of other libraries.
+"""Progress and logs. Progress is a bar that is redrawn in a terminal, and a line from time to time
+in a log file or a pipe. Logs leave out the remarks of other libraries.
 """
 
 import logging

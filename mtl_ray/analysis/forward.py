@@ -1,5 +1,5 @@
-"""One forward of a network on given arrays, with all that its heads compute: to hold a network
-against another program's.
+"""One forward of a network on given arrays, with all that its heads compute: to compare a network
+with another program's.
 """
 
 import io

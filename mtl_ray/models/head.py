@@ -183,7 +183,7 @@ class DenseHead(Head, Protocol):
 
 @runtime_checkable
 class InspectedHead(Head, Protocol):
-    """A head whose steps can be held against another program's (``jobs.analyze forward``)."""
+    """A head whose steps can be compared with another program's (``jobs.analyze forward``)."""
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """The outputs before decoding, under the names that OpenMMLab's heads return them by,

@@ -1,6 +1,5 @@
-"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407.
-
-Wortsman et al. 2022, "model soups").
+"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407; Wortsman
+et al. 2022, "model soups").
 """
 
 import math

@@ -4,6 +4,7 @@ nothing.
 
 import gzip
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.sources.downloads.unpack import safe_path, unpack
+from mtl_ray.sources.downloads.unpack import DamagedError, safe_path, unpack
 
 FILES = {"a/one.txt": b"1" * 1000, "a/b/two.txt": b"22", "three.txt": b""}
 
@@ -147,6 +148,26 @@ def test_a_flipped_bit(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"content", b"Content"))
     with pytest.raises(ValueError, match="damaged"):
         unpack(path, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("end", ["tar.bz2", "tar.xz", "bzip2.zip", "lzma.zip"])
+def test_damage_inside_compressed_data(tmp_path: Path, end: str) -> None:
+    path = tmp_path / f"x.{end}"
+    files = {"a.bin": random.Random(0).randbytes(50_000)}
+    if end.endswith("zip"):
+        method = zipfile.ZIP_BZIP2 if end == "bzip2.zip" else zipfile.ZIP_LZMA
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("a.bin", files["a.bin"])
+    else:
+        make_tar(path, files)
+    whole = bytearray(path.read_bytes())
+    for place in range(len(whole) // 3, len(whole) - 200, 97):
+        whole[place] ^= 0x55
+    path.write_bytes(whole)
+    with pytest.raises(DamagedError, match=r"x\..* is damaged or not an archive: ") as caught:
+        unpack(path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
     assert files_in(tmp_path / "out") == {}
 
 

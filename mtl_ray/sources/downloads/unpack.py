@@ -1,6 +1,8 @@
 """Unpacks untrusted archives: nothing outside the folder, no links, a limited size."""
 
+import errno
 import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -101,16 +103,27 @@ def _explained(archive: Path) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
         zlib.error,
+        lzma.LZMAError,
         EOFError,
         gzip.BadGzipFile,
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise DamagedError(f"{archive.name} is damaged or not an archive: {error}") from error
+        raise _damaged(archive, error) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(
             f"{archive.name} has a file and a folder of one name: {error.filename}"
         ) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # bz2 gives none, a place before the file this
+            raise
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: Path, error: Exception) -> DamagedError:
+    """With the first line of a message; tarfile's have one for each compression that it tried."""
+    reason = (str(error).splitlines() or ["it ends too early"])[0].rstrip(":")
+    return DamagedError(f"{archive.name} is damaged or not an archive: {reason}")
 
 
 def _members(archive: Path) -> Iterator[ArchiveMember]:

@@ -1,5 +1,5 @@
-"""Anchors of a map seen from above: where they stand, how boxes are told by offsets from them, and
-which object each is an example of.
+"""Anchors of a map seen from above: where they stand, how boxes are encoded as offsets from them,
+and which object each anchor is matched to.
 
 Boxes are (x, y, z, length, width, height, yaw) with z of the centre. The arithmetic is float32 in
 the order of the published code (MMDetection3D 1.x), so that equally good anchors tie here, too.

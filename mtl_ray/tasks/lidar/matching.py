@@ -1,6 +1,6 @@
-"""Matching by taking turns, for metrics: one after another takes the free item that it likes best.
+"""Greedy matching for metrics: each item in turn takes the free partner that fits it best.
 
-All frames of a data set are matched at once with numpy, so an item belongs to one frame.
+All frames of a dataset are matched at once with numpy, so an item belongs to one frame.
 """
 
 import numpy as np

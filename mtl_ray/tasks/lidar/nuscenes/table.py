@@ -1,6 +1,6 @@
 """The nuScenes detection metric (Caesar et al. 2020, configuration ``detection_cvpr_2019``).
 
-The same numbers as the development kit of the data set, for all samples at once.
+The same numbers as the development kit of the dataset, for all samples at once.
 """
 
 from collections.abc import Mapping, Sequence
