@@ -1,4 +1,4 @@
-"""The sample whose cost is counted, for networks whose cost depends on their input; and the pairs of
+"""The sample whose cost is counted, for networks whose cost depends on it; and the pairs of
 sparse convolutions.
 """
 
