@@ -63,8 +63,9 @@ def read_coco_file(uri: str) -> CocoFile:
     try:
         return _read(content)
     except KeyError as error:
+        name = shown(error.args[0])
         raise ValueError(
-            f"{uri}: an entry lacks {error}, or refers to {error}, which does not exist"
+            f"{uri}: an entry lacks {name}, or refers to {name}, which does not exist"
         ) from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{uri} cannot be read as a COCO annotation file: {error}") from error

@@ -16,6 +16,7 @@ from mtl_ray.evaluation.data import image_ids
 from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, ColumnReader, StoredPredictions
 from mtl_ray.geometry.boxes import from_xywh
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.sources.json_values import shown
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.task import Task
 
@@ -199,7 +200,7 @@ def _integer(uri: str, number: int, name: str, value: Any) -> int:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{uri}: the {name} of entry {number} is {value!r}, not a whole number"
+            f"{uri}: the {name} of entry {number} is {shown(value)}, not a whole number"
         ) from None
     return whole
 
@@ -215,21 +216,21 @@ def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[An
         None,
     )
     if wrong is not None:
-        of = f"{len(rows[wrong])} numbers" if isinstance(rows[wrong], list) else repr(rows[wrong])
+        of = f"{len(rows[wrong])} numbers" if isinstance(rows[wrong], list) else shown(rows[wrong])
         raise ValueError(f"{uri}: the {name} of entry {wrong} has {of} instead of {width}")
     try:
         values = np.fromiter(chain.from_iterable(rows), np.float64, width * len(rows)).reshape(
             -1, width
         )
         unknown = np.flatnonzero(np.isnan(values).any(axis=1)).tolist()  # numpy takes null for NaN
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         unknown = list(range(len(rows)))
     wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
     if wrong is not None:
         reason = (
-            f"no number: {rows[wrong][0]!r}"
+            f"no number: {shown(rows[wrong][0])}"
             if width == 1
-            else f"{rows[wrong]!r}, not {width} numbers"
+            else f"{shown(rows[wrong])}, not {width} numbers"
         )
         raise ValueError(f"{uri}: the {name} of entry {wrong} is {reason}")
     return values
@@ -238,7 +239,7 @@ def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[An
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
