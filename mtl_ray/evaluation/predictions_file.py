@@ -4,7 +4,7 @@ import json
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import pyarrow as pa
 
 from mtl_ray import storage
+from mtl_ray.config.validate import read_record
 from mtl_ray.inference.predictor import Predictions, head_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.task import DETECTION
@@ -156,28 +157,50 @@ def read_arrow(uri: str) -> StoredPredictions:
     try:
         file = storage.read(uri) if storage.is_remote(uri) else pa.memory_map(storage.absolute(uri))
         table = pa.ipc.open_file(file).read_all()
-        about = json.loads((table.schema.metadata or {})[b"mtl_ray"])
-    except (pa.ArrowInvalid, KeyError) as error:
+        table.validate(full=True)  # else damaged offsets are followed out of the memory
+        metadata = (table.schema.metadata or {})[b"mtl_ray"]
+        about = read_record(metadata, dict[str, Any], "its description")
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         raise ValueError(f"{uri} is no whole predictions file: {error}") from error
     if about.get("format") != FORMAT or about.get("version") not in (1, VERSION):
         raise ValueError(
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program "
             f"reads {FORMAT} of versions up to {VERSION}"
         )
-    plugins = tuple(map(str, about.get("plugins", ())))
-    classes, vocabulary = about.get("classes", {}), vocabulary_from_json(about["vocabulary"])
+    found = read_record(metadata, _Description, f"the description in {uri}")
+    vocabulary = vocabulary_from_json(found.vocabulary)
     heads: dict[str, HeadKind] = {}
-    for name, kind in about["heads"].items():
-        own = tuple(classes[name]) if name in classes else None
-        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, classes=own)
+    for name, kind in found.heads.items():
+        own = found.classes.get(name)
+        heads[name] = _STAND_INS.get(kind) or head_of(kind, found.plugins, classes=own)
         head_vocabulary(heads[name], vocabulary, name)  # checks that the vocabulary has its classes
+    _check_columns(uri, table.schema, heads)
     return StoredPredictions(
         heads=heads,
         vocabulary=vocabulary,
         by_name=_Table(table, heads),
         complete=True,
-        plugins=plugins,
+        plugins=found.plugins,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """What the metadata of a file say; see ``write_arrow``."""
+
+    heads: Mapping[str, str]
+    vocabulary: dict[str, Any]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+
+
+def _check_columns(uri: str, schema: pa.Schema, heads: Mapping[str, HeadKind]) -> None:
+    """Raises a ValueError if a file lacks a column that ``_Table`` reads."""
+    wanted = {"key": pa.types.is_string, **{f"head:{name}": pa.types.is_struct for name in heads}}
+    for name, fits in wanted.items():
+        place = schema.get_field_index(name)
+        if place < 0 or not fits(schema.field(place).type):
+            raise ValueError(f"{uri} is damaged: it has no column {name!r} as it was written")
 
 
 class _Table(Mapping[str, Predictions]):
@@ -192,7 +215,12 @@ class _Table(Mapping[str, Predictions]):
 
     def __getitem__(self, key: str) -> Predictions:
         row = self._place[key]
-        return {name: task.from_row(self._columns[name][row]) for name, task in self._tasks.items()}
+        try:
+            return {
+                name: task.from_row(self._columns[name][row]) for name, task in self._tasks.items()
+            }
+        except KeyError as error:
+            raise ValueError(f"the stored predictions of {key!r} have no {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._place)

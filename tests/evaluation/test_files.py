@@ -1,12 +1,17 @@
 """COCO annotation and results files, and the Arrow file of predictions."""
 
+import contextlib
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.evaluation.coco_results import (
@@ -27,6 +32,8 @@ from tests.tasks.random_objects import detections, random_images, sample_of
 
 ENTRY = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}
 SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
+OFFSETS = np.array([0, 2, 4], np.int32).tobytes()
+"""Where Arrow's lists of two numbers each begin and end."""
 
 
 def annotations(**further: Any) -> dict[str, Any]:
@@ -226,6 +233,67 @@ def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "predictions.arrow").read_bytes()[:-50])
     with pytest.raises(ValueError, match="no whole predictions file"):
         read_arrow(str(tmp_path / "cut.arrow"))
+
+
+def stored_labels(tmp_path: Path) -> Path:
+    heads = {"label": head_of("linear")}
+    scores = [
+        {"label": LabelScores(scores=np.array([share, 1 - share], np.float32), exclusive=True)}
+        for share in (0.25, 0.5)
+    ]
+    samples = [image_sample(key=key, image=b"", height=10, width=12) for key in ("one", "two")]
+    path = tmp_path / "predictions.arrow"
+    write_arrow(
+        str(path),
+        to_table(samples, scores, heads),
+        heads,
+        Vocabulary(classes={"labels": ("a", "b")}),
+    )
+    return path
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_a_damaged_file_is_refused_or_read(damage: list[tuple[int, int]], offsets: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = stored_labels(Path(folder))
+        content = bytearray(path.read_bytes())
+        for place, byte in damage:
+            content[place % len(content)] = byte
+        if offsets:  # of a list, as Arrow stores them
+            content = content.replace(
+                b"\0\0\0\0\2\0\0\0\4\0\0\0", b"\0\0\0\0\xff\xff\xff\x7f\4\0\0\0"
+            )
+        path.write_bytes(content)
+        with contextlib.suppress(ValueError):  # any other exception, or a crash, fails the test
+            stored = read_arrow(str(path))
+            for each in stored.by_name.values():
+                assert each["label"].scores.sum() is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"heads": ["linear"]}, "damaged: heads: "),
+        ({"vocabulary": 3}, "damaged: vocabulary: "),
+        ({"heads": {"other": "linear"}}, "no column 'head:other'"),
+        ({"version": 9}, "of version 9"),
+        (None, "no whole predictions file"),
+    ],
+)
+def test_a_forged_description_is_refused(tmp_path: Path, change: Any, sentence: str) -> None:
+    path = stored_labels(tmp_path)
+    with pa.memory_map(str(path)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+    about = json.loads(table.schema.metadata[b"mtl_ray"])
+    told = b"[" * 100_000 if change is None else json.dumps(about | change).encode()
+    schema = table.schema.with_metadata({"mtl_ray": told})
+    with pa.ipc.new_file(str(tmp_path / "forged.arrow"), schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match=sentence):
+        read_arrow(str(tmp_path / "forged.arrow"))
 
 
 def test_a_results_file_comes_back(tmp_path: Path) -> None:
