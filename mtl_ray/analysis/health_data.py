@@ -2,7 +2,6 @@
 access to single rows.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from mtl_ray.config.describe import given_node
 from mtl_ray.config.document import scalar
 from mtl_ray.config.extend import extended
 from mtl_ray.config.fields import field_kinds, members, tag
-from mtl_ray.config.validate import validate
+from mtl_ray.config.validate import read_record, validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
 from mtl_ray.experiment import load_experiment
 from mtl_ray.inputs.points import PointCanvas
@@ -209,8 +208,9 @@ def _raw_config(config_type: type[ConvertConfig], kind: str, options: str) -> Ra
 
 def _rejects(uri: str) -> tuple[SkippedItem, ...]:
     """What the conversion that wrote a split skipped."""
+    rejects = storage.join(uri, "rejects.json")
     try:
-        listed = json.loads(storage.read(storage.join(uri, "rejects.json")))
+        listed = read_record(storage.read(rejects), list[dict[str, Any]], rejects)
     except FileNotFoundError:
         return ()
     return tuple(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.config.validate import read_record
 from mtl_ray.distributed.cloud_objects import open_cloud_objects
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
@@ -224,19 +225,28 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
         annotations=annotations_in(uri),
         noun=manifest.layout.noun,
     )
-    findings.add(
-        SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS)))
-    )
+    rejects = storage.join(uri, REJECTS)
+    findings.add(read_record(storage.read(rejects), list[SkippedItem], rejects))
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
 
 
 def annotations_in(uri: str) -> int:
     """Number of annotations of a finished split, from its ``class_counts.json``."""
-    counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
     # objects, if they are counted
     return sum(
-        sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items()
+        sum((columns.get(kind) or columns.get("images", {})).values())
+        for kind, columns in _stored_counts(uri).items()
     )
+
+
+def _stored_counts(uri: str) -> dict[str, dict[str, dict[str, int]]]:
+    """``class_counts`` of a finished split.
+
+    Raises:
+        ValueError: if its file is damaged.
+    """
+    place = storage.join(uri, CLASS_COUNTS)
+    return read_record(storage.read(place), dict[str, dict[str, dict[str, int]]], place)
 
 
 def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -340,14 +350,13 @@ def summary(conversion: Conversion) -> str:
         left_out(conversion.findings, storage.join(conversion.uri, REJECTS)),
     ]
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(conversion.findings)]
-    counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
-    for kind, columns in counts.items():
+    for kind, columns in _stored_counts(conversion.uri).items():
         own = f"{conversion.findings.noun}s"
         titles = [own if column == "images" else column for column in columns]
         lines += ["", f"{kind:<24}" + "".join(f"{title:>14}" for title in titles)]
-        names = list(columns["images"])
+        names = list(columns.get("images", ()))
         lines += [
-            f"  {name:<22}" + "".join(f"{columns[column][name]:>14,}" for column in columns)
+            f"  {name:<22}" + "".join(f"{each.get(name, 0):>14,}" for each in columns.values())
             for name in names[:_SHOWN]
         ]
         lines += (

@@ -14,6 +14,7 @@ import numpy as np
 from mtl_ray import storage
 from mtl_ray.annotations.boxes_3d import BOXES_3D
 from mtl_ray.annotations.instances import INSTANCES
+from mtl_ray.config.validate import read_record
 from mtl_ray.distributed.convert import (
     check_findings,
     check_listed,
@@ -171,7 +172,9 @@ def convert_files(config: ConvertConfig) -> ConvertedFiles:
 
 
 def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
-    content = json.loads(storage.read(note))
+    content = read_record(storage.read(note), dict[str, Any], note)
+    if missing := {"uri", "pictures", "objects", "rejects", "provenance"} - content.keys():
+        raise ValueError(f"{note} is damaged: it has no {min(missing)}; remove it")
     if differing := provenance_differences(content["provenance"], provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.config.validate import read_record
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import Encoding, ShardEntry
 from mtl_ray.shards.split import Split, open_split
@@ -62,6 +63,23 @@ class ShardResult:
     entry: ShardEntry | None
     skipped: list[SkippedItem]
     annotated: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """``_to_json`` of a ``ShardResult``."""
+
+    entry: dict[str, Any] | None
+    rejects: list[SkippedItem]
+    annotated: int
+
+
+@dataclass(frozen=True)
+class _Note:
+    """The content of a note."""
+
+    job: str
+    written: _Written
 
 
 def write_job(job: ShardJob) -> ShardResult:
@@ -115,19 +133,15 @@ def _samples(job: ShardJob, written: ShardResult) -> Iterator[Sample]:
 
 def _read_note(uri: str, job: ShardJob) -> ShardResult | None:
     try:
-        content = json.loads(storage.read(uri))
-    except FileNotFoundError:
+        note = read_record(storage.read(uri), _Note, uri)
+    except (FileNotFoundError, ValueError):  # none, or damaged: the shard is written again
         return None
-    if content["job"] != job.conversion:  # of another conversion, or of an earlier version
+    if note.job != job.conversion:  # of another conversion, or of an earlier version
         return None
-    entry = _entry(content["written"]["entry"], job) if content["written"]["entry"] else None
+    entry = _entry(note.written.entry, job) if note.written.entry else None
     if entry and not storage.exists(storage.join(job.uri, entry.name)):
         return None
-    return ShardResult(
-        entry,
-        [SkippedItem(**item) for item in content["written"]["rejects"]],
-        content["written"]["annotated"],
-    )
+    return ShardResult(entry, note.written.rejects, note.written.annotated)
 
 
 def _to_json(written: ShardResult) -> dict[str, Any]:

@@ -173,14 +173,10 @@ def hidden_objects(uri: str, content: Any) -> list[HiddenObject]:
         try:
             file_name, name, _, (x, y, w, h), mask = entry
             height, width = (int(side) for side in mask["size"])
-            counts = (
-                mask["counts"].encode()
-                if isinstance(mask["counts"], str)
-                else bytes(mask["counts"])
-            )
+            counts = _run_lengths(mask["counts"])
             box = (float(x), float(y), float(x) + float(w), float(y) + float(h))
             checked = from_compressed(counts, height, width)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ValueError(
                 f"{uri}: entry {number} is not (image file, class, number, [x, y, width, height], "
                 f"{{size, counts}}): {error}"
@@ -196,6 +192,15 @@ def hidden_objects(uri: str, content: Any) -> list[HiddenObject]:
             )
         )
     return objects
+
+
+def _run_lengths(counts: Any) -> bytes:
+    """Compressed run lengths, as text or bytes."""
+    if isinstance(counts, str):
+        return counts.encode()
+    if not isinstance(counts, bytes | list):  # a number would become as many bytes
+        raise TypeError("counts are no text")
+    return bytes(counts)
 
 
 def write_list(uri: str, objects: Sequence[HiddenObject]) -> None:

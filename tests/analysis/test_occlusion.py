@@ -15,7 +15,7 @@ from pycocotools import mask as reference
 from jobs.analyze.occlusion import main
 from mtl_ray.analysis.occlusion import hidden_in
 from mtl_ray.evaluation.config import EvaluateConfig, OcclusionConfig
-from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.evaluation.metrics import head_metrics, read_list
 from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
@@ -271,3 +271,12 @@ def test_the_metric_of_a_config_merges(tmp_path: Path) -> None:
         / 100
     )
     assert whole.main == plain.main
+
+
+@pytest.mark.parametrize("counts", [99_999_999_999, None, [1, 2, "a"], "\u00e9"])
+@pytest.mark.parametrize("side", [10, float("inf"), -1])
+def test_an_entry_without_a_mask_is_named(tmp_path: Path, counts: object, side: float) -> None:
+    entry = ["a.jpg", "cat", 0, [0, 0, 1, 1], {"size": [10, side], "counts": counts}]
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    with pytest.raises(ValueError, match=r"list\.json: entry 0 is not "):
+        read_list(str(tmp_path / "list.json"))

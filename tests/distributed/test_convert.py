@@ -22,6 +22,7 @@ from jobs.run import run
 from mtl_ray import storage
 from mtl_ray.distributed import convert as module
 from mtl_ray.distributed.convert import Conversion, convert, summary
+from mtl_ray.distributed.shard_jobs import ShardJob, write_job
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards
@@ -475,6 +476,36 @@ def test_summary_names_every_class(tmp_path: Path) -> None:
         "background",
         *"0123456789",
     ]
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "null", "[3]", '{"a": 1}'], ids=len)
+@pytest.mark.parametrize("name", ["rejects.json", "class_counts.json"])
+def test_damaged_files_of_a_finished_split_are_named(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    source = Digits(split="train", num=4, size=64)
+    config = ConvertConfig(source=source, to=str(tmp_path), workers=1)
+    assert summary(convert(config))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name} is damaged: "):
+        convert(config)
+
+
+def test_a_damaged_note_of_a_shard_is_no_note(tmp_path: Path) -> None:
+    source = open_source(Digits(split="train", num=4, size=64))
+    job = ShardJob(
+        uri=str(tmp_path),
+        name="train-00000",
+        encoding="arrow",
+        source=source,
+        remote=False,
+        conversion="c",
+    )
+    written = write_job(job)
+    assert write_job(job) == written
+    for content in ("", "[" * 100_000, "{}", '{"job": "c", "written": 3}'):
+        (tmp_path / "train-00000.part.json").write_text(content)
+        assert write_job(job) == written
 
 
 def test_image_folder_across_shards(tmp_path: Path) -> None:
