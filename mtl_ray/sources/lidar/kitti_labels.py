@@ -144,6 +144,9 @@ def kitti_lines(
 ) -> list[str]:
     """Predictions as KITTI's result files have them, 16 columns of four decimals.
 
+    The rectangle is around the box as it stands upright at the lidar, in which KITTI's own labels
+    were drawn. OpenMMLab's is around a box that is upright at the camera, mostly within a pixel.
+
     Args:
         boxes: (N, 7) in the frame of the lidar.
         names: N names of classes.
