@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.config.validate import read_record
 from mtl_ray.distributed.convert import provenance_of, write_split
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
@@ -131,7 +132,11 @@ def _request(data: str, options: SplitOptions) -> dict[str, Any]:
 def _check_free(to: str, data: str, options: SplitOptions) -> None:
     """Raises a ValueError if the folder holds parts with other options."""
     uri = storage.join(to, _REPORT)
-    before = json.loads(storage.read(uri)) if storage.exists(uri) else _request(data, options)
+    before = (
+        read_record(storage.read(uri), dict[str, Any], uri)
+        if storage.exists(uri)
+        else _request(data, options)
+    )
     if differing := [
         key for key, value in _request(data, options).items() if before.get(key) != value
     ]:

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.config.strict import STRICT
+from mtl_ray.config.validate import read_record
 
 State = Literal["complete", "stopped", "failed"]
 _NUMBER = re.compile(r"\d{4,}")
@@ -79,7 +80,7 @@ class Records:
         """All trials, and the results of those that have ended, by number.
 
         Raises:
-            ValueError: if a number is missing, so a trial was removed.
+            ValueError: if a number is missing, so a trial was removed; or if a file is damaged.
         """
         numbers = sorted(
             int(name) for name in storage.names(self.folder) if _NUMBER.fullmatch(name)
@@ -115,10 +116,9 @@ class Records:
         )
 
     def _read(self, number: int, name: str, kind: Any) -> Any:
+        uri = storage.join(self.trial_uri(number), name)
         try:
-            return TypeAdapter(kind).validate_json(
-                storage.read(storage.join(self.trial_uri(number), name))
-            )
+            return read_record(storage.read(uri), kind, uri)
         except FileNotFoundError:
             return None
 

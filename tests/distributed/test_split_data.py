@@ -259,6 +259,18 @@ def test_wrong_requests_are_one_sentence(
     assert shown.count("\n") == 1
 
 
+def test_a_damaged_report_of_parts_is_named(tmp_path: Path) -> None:
+    coco_file(tmp_path / "instances_all.json")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "split.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"split\.json is damaged: "):
+        split_data(
+            str(tmp_path / "instances_all.json"),
+            str(tmp_path / "parts"),
+            SplitOptions(shares=SHARES),
+        )
+
+
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco_file(tmp_path / "x.json")
     assert (
