@@ -23,7 +23,13 @@ from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
 from mtl_ray.shards.split import open_split
-from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
+from mtl_ray.shards.write import (
+    CLASS_COUNTS,
+    class_counts,
+    publish_manifest,
+    read_class_counts,
+    shard_name,
+)
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
 from mtl_ray.sources.image_reading import ImageRule, open_source
@@ -235,18 +241,8 @@ def annotations_in(uri: str) -> int:
     # objects, if they are counted
     return sum(
         sum((columns.get(kind) or columns.get("images", {})).values())
-        for kind, columns in _stored_counts(uri).items()
+        for kind, columns in read_class_counts(uri).items()
     )
-
-
-def _stored_counts(uri: str) -> dict[str, dict[str, dict[str, int]]]:
-    """``class_counts`` of a finished split.
-
-    Raises:
-        ValueError: if its file is damaged.
-    """
-    place = storage.join(uri, CLASS_COUNTS)
-    return read_record(storage.read(place), dict[str, dict[str, dict[str, int]]], place)
 
 
 def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -350,7 +346,7 @@ def summary(conversion: Conversion) -> str:
         left_out(conversion.findings, storage.join(conversion.uri, REJECTS)),
     ]
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(conversion.findings)]
-    for kind, columns in _stored_counts(conversion.uri).items():
+    for kind, columns in read_class_counts(conversion.uri).items():
         own = f"{conversion.findings.noun}s"
         titles = [own if column == "images" else column for column in columns]
         lines += ["", f"{kind:<24}" + "".join(f"{title:>14}" for title in titles)]

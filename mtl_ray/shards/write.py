@@ -11,6 +11,7 @@ import google_crc32c
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.config.validate import read_record
 from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
@@ -145,6 +146,16 @@ def class_counts(
                     (entry.units for entry in entries), kind.name, names
                 )
     return found
+
+
+def read_class_counts(uri: str) -> dict[str, dict[str, dict[str, int]]]:
+    """``class_counts`` of a finished split.
+
+    Raises:
+        ValueError: if its file is damaged.
+    """
+    place = storage.join(uri, CLASS_COUNTS)
+    return read_record(storage.read(place), dict[str, dict[str, dict[str, int]]], place)
 
 
 def _by_class(
