@@ -14,6 +14,7 @@ import ray
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact
+from mtl_ray.config.extend import extended
 from mtl_ray.config.validate import read_record
 from mtl_ray.distributed.config import PipelineConfig
 from mtl_ray.distributed.convert import convert
@@ -30,6 +31,7 @@ from mtl_ray.export.parity import ParityError, parity_table
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.files import predict_files
 from mtl_ray.inference.predictor import open_predictor
+from mtl_ray.plugin import installed_plugins
 from mtl_ray.serving.compare import compare_files
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
@@ -107,9 +109,10 @@ class _Pipeline:
 
     def _convert(self, source: SourceConfig, to: str | Sequence[str]) -> StageOutcome:
         assert self.config.convert is not None
-        made = convert(
-            ConvertConfig(source=source, to=_only(to), format=self.config.convert.format)
-        )
+        plugins = tuple(dict.fromkeys((*self.experiment.plugins, *installed_plugins())))
+        config_type = extended(ConvertConfig, plugins)  # a plugin may have added the source
+        form = self.config.convert.format
+        made = convert(config_type(source=source, to=_only(to), format=form, plugins=plugins))
         there = "" if made.fresh else ", there already"
         return StageOutcome(
             result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left "

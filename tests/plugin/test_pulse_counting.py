@@ -11,11 +11,13 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 
 from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.shards.split import open_split
@@ -209,6 +211,28 @@ def test_on_ray_and_over_http(trained: Workplace) -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(120)
+
+
+def test_a_pipeline_of_all_stages(converted: Workplace) -> None:
+    """A source of the plugin is converted, and what follows is checked to the HTTP answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    experiment: dict[str, Any] = yaml.safe_load(CONFIG)
+    experiment["data"] |= {split: {"uri": f"piped/{split}"} for split in ("train", "val")}
+    experiment["runtime"]["name"] = "piped"
+    experiment["schedule"] |= {"steps": 60, "evaluate_every_steps": 60}
+    experiment["serve"] = {"port": port}
+    convert = {
+        split: {"type": "pulse_files", "root": "raw", "split": split} for split in ("train", "val")
+    }
+    (converted.folder / "pipeline.yaml").write_text(
+        yaml.safe_dump({"experiment": experiment, "convert": convert, "expect": {"pulses/mae": 5}})
+    )
+    said = converted.run("jobs.pipeline", "pipeline.yaml")
+    assert "every check held" in said
+    manifest = json.loads((converted.folder / "piped" / "val" / "manifest.json").read_text())
+    assert manifest["plugins"] == ["pulse_counting"]
 
 
 @pytest.mark.parametrize(
