@@ -210,15 +210,6 @@ def _rejects(uri: str) -> tuple[SkippedItem, ...]:
     """What the conversion that wrote a split skipped."""
     rejects = storage.join(uri, "rejects.json")
     try:
-        listed = read_record(storage.read(rejects), list[dict[str, Any]], rejects)
+        return tuple(read_record(storage.read(rejects), list[SkippedItem], rejects))
     except FileNotFoundError:
         return ()
-    return tuple(
-        SkippedItem(
-            str(each.get("file", "")),
-            str(each.get("object", "")),
-            str(each.get("reason", "")),
-            note=bool(each.get("note")),
-        )
-        for each in listed
-    )

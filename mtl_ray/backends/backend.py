@@ -220,12 +220,12 @@ def first_line(error: Exception) -> str:
 
 
 def check_precision(engine: AnyEngine, name: str, found: Precision) -> None:
-    """Raises an EngineError if a file holds another precision than the signature of its bundle
-    says, which somebody must have changed: what was measured then was another engine.
+    """Raises an EngineError if the precision of a file is not that in the signature of its bundle.
+    One of them was changed after the export, so the parity check was of another engine.
     """
     if found != engine.precision:
         raise EngineError(
-            f"{engine.type} cannot open {name}: it is of {found}, and signature.json says "
+            f"{engine.type} cannot open {name}: its precision is {found}, but signature.json says "
             f"{engine.precision}"
         )
 

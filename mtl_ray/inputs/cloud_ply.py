@@ -21,8 +21,8 @@ from mtl_ray.inputs.point_cloud import PointCloud
 MAX_PROPERTIES = 128
 """The most properties of a vertex."""
 MAX_LISTS = 1_000_000
-"""The most things with lists, such as faces, that are passed over before the vertices of a binary
-file: they are read one by one.
+"""The most items with lists, such as faces, before the vertices of a binary file. Their lengths are
+read one by one.
 """
 
 _TYPES = {
@@ -36,7 +36,9 @@ _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Property:
-    """A number of a thing, or, with ``length``, the type of its own length, a list of numbers."""
+    """A property of an element: a number, or a list of numbers if ``length`` is not empty; it is
+    then the type of the length that precedes the list.
+    """
 
     name: str
     type: str
@@ -53,12 +55,12 @@ class _Element:
 
     @property
     def has_list(self) -> bool:
-        """Whether its things have different numbers of numbers."""
+        """Whether a property is a list, so that items differ in size."""
         return any(each.length for each in self.properties)
 
     @property
     def names(self) -> list[str]:
-        """Of its numbers."""
+        """Names of its properties."""
         return [each.name for each in self.properties]
 
 
@@ -80,7 +82,7 @@ def read_ply(data: bytes, limit: int) -> PointCloud:
         raise ValueError("the .ply file has no element vertex")
     vertex, before = elements[place], elements[:place]
     if vertex.has_list:
-        raise ValueError("the .ply file has lists in its vertices; write numbers alone")
+        raise ValueError("the .ply file has lists in its vertices; write single numbers")
     check_size(vertex.count, len(vertex.names), limit)
     if order == "":
         for _ in range(sum(each.count for each in before)):
@@ -103,7 +105,7 @@ def _row(element: _Element, order: str) -> np.dtype[np.void]:
 
 
 def _behind(element: _Element, order: str, data: bytes, start: int) -> int:
-    """Where the things of an element that begins at ``start`` end."""
+    """The offset after the last item of an element whose data begin at offset ``start``."""
     if not element.has_list:
         return start + element.count * _row(element, order).itemsize
     if element.count > MAX_LISTS:

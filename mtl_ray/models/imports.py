@@ -117,7 +117,7 @@ def read_state_dict(uri: str) -> Mapping[str, Tensor]:
         return read_safetensors(data, uri)
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # any: torch's reader raises what it likes
+    except Exception as error:  # torch raises many types on damaged data
         raise ValueError(
             f"{uri} is damaged, or holds more than tensors and plain values. Fix: python -m "
             f"jobs.weights wash {uri} OUT.safetensors writes its tensors alone, or says what is "

@@ -253,7 +253,7 @@ def read_training(uri: str) -> Any:
     data = artifact.open_artifact(uri, kind=KIND).read("training.pt")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # any: torch's reader raises what it likes
+    except Exception as error:  # torch raises many types on damaged data
         raise ValueError(f"{storage.join(uri, 'training.pt')} is damaged") from error
 
 

@@ -324,7 +324,9 @@ def test_a_precision_that_the_file_does_not_have(bundle: Path, tmp_path: Path) -
     files["signature.json"] = TypeAdapter(dict[str, Any]).dump_json(signature)
     publish(str(tmp_path / "other"), files, kind="bundle")
     for name, file in (("onnxruntime:int8", "model.onnx"), ("openvino:fp16", "openvino.xml")):
-        with pytest.raises(EngineError, match=rf"open {re.escape(file)}: it is of fp32,") as caught:
+        with pytest.raises(
+            EngineError, match=rf"{re.escape(file)}: its precision is fp32,"
+        ) as caught:
             BundlePredictor(str(tmp_path / "other"), engine=name)
         assert told(caught.value).endswith(f"signature.json says {name.partition(':')[2]}")
 
@@ -339,7 +341,7 @@ def test_a_file_says_its_precision(kind: str, tmp_path: Path) -> None:
     made = chosen.build(exported(onnx_file), tmp_path)
     files = {name: Path(str(each)).read_bytes() for name, each in made.items()}
     chosen.open(Files(files), tuple(files), 1)
-    with pytest.raises(EngineError, match=r"it is of fp16, and signature\.json says fp32"):
+    with pytest.raises(EngineError, match=r"its precision is fp16, but signature\.json says fp32"):
         engine(kind).open(Files(files), tuple(files), 1)
 
 
