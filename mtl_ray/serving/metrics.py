@@ -17,6 +17,7 @@ BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 FAMILIES = {
     "mtl_ray_requests_total": ("counter", "Requests by model, version and HTTP status."),
     "mtl_ray_request_seconds": ("histogram", "Time from the first byte to the answer."),
+    "mtl_ray_alone_total": ("counter", "Requests that were alone, and answered without a thread."),
     "mtl_ray_limited_total": ("counter", "Requests above the rate of their key, by name of it."),
     "mtl_ray_updates_total": ("counter", "Updates of what is served, by result."),
     "mtl_ray_queue": ("gauge", "Files that wait for a free thread of their model."),

@@ -33,6 +33,7 @@ class RequestRecord:
         model: the name of the model that was asked, if it exists.
         version: the version that answered, if there are several.
         key: the name of the API key.
+        alone: whether it was answered without a thread.
     """
 
     id: str
@@ -40,6 +41,7 @@ class RequestRecord:
     model: str = ""
     version: str = ""
     key: str = ""
+    alone: bool = False
 
     @property
     def seconds(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
+_ENCODER = json.JSONEncoder(allow_nan=False)
 _SHOWN = 60
 """Most characters of a client's word that an answer repeats."""
 
@@ -74,9 +75,7 @@ def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON response."""
-    return Reply(
-        body=json.dumps(content, allow_nan=False).encode(), status=status, headers=headers or {}
-    )
+    return Reply(body=_ENCODER.encode(content).encode(), status=status, headers=headers or {})
 
 
 MAX_AGE_S = 600

@@ -130,7 +130,7 @@ class Service:
 
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
         """Answers requests to one model in one batch; a file that cannot be read fails only its own
-        reply.
+        reply. ``statistics`` has them only put aside.
 
         Raises:
             RequestError: if one of them needs more memory than is allowed.
@@ -142,7 +142,7 @@ class Service:
             found = self.predictors[model].predict(readable) if readable else []
         except TooLargeError as error:
             raise RequestError(422, str(error)) from None
-        self.statistics[model].update(self.predictors[model].canvas, readable, found)
+        self.statistics[model].put_aside(self.predictors[model].canvas, readable, found)
         predictions = iter(found)
         return [
             as_json(_named(kind, request.id, raw.content), raw.status)

@@ -48,6 +48,7 @@ class Generation:
                 of_model.get(key) or parallel,
                 config.max_batch,
                 key,
+                service.statistics[key].count,
             )
             for key in service.predictors
         }
@@ -79,6 +80,14 @@ class Generation:
                 most = self.config.max_images
                 self._tensors[key] = TensorModel(name, predictor, most, version)
             return self._tensors[key]
+
+    def is_short(self, key: str) -> bool:
+        """Whether the next call of a model takes about as long as the last, and that was short.
+        Models that make several calls for large data are none of these.
+        """
+        predictor = self.service.predictors[key]
+        same = isinstance(predictor, BundlePredictor) and predictor.slide is None
+        return same and self.workers[key].short
 
     def replies(self, key: str, items: Sequence[Item]) -> list[Reply]:
         """The answers of one model to requests of all kinds, for its workers."""

@@ -1,12 +1,14 @@
 """Ray Serve with bundles: as its own job, and inside a session."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from jobs.serve import main
 from mtl_ray.distributed.proxy import _is_free, fast_proxy, free_ports
 from mtl_ray.distributed.serve import serving
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.limits import ALONE_HEADER
 from tests.serving.bundles import make_bundle, two_halves
 
 pytestmark = pytest.mark.jobs
@@ -223,6 +226,30 @@ def test_limits_hold_behind_the_proxy(server: Server, picture: Path) -> None:
         assert answer.status_code == status
         assert answer.json()["code"] == status
         assert "Traceback" not in answer.text
+
+
+def test_the_proxy_knows_which_requests_are_alone(server: Server, picture: Path) -> None:
+    """One client after the other, then several at the same time."""
+    data = picture.read_bytes()
+
+    def answered_alone() -> float:
+        text = server.ask("/metrics").text  # of all replicas
+        found = re.search(r'mtl_ray_alone_total\{model="boxes"\} (\d+)', text)
+        return float(found[1]) if found else 0
+
+    def ask(_: int) -> int:
+        forged = {"Authorization": f"Bearer {KEY}", ALONE_HEADER: "?1"}
+        address = f"{server.url}/predictions/boxes"
+        return httpx.post(address, content=data, headers=forged, timeout=60).status_code
+
+    give_up = time.monotonic() + 120
+    while not answered_alone():  # on a busy machine a call may take too long
+        assert ask(0) == 200
+        assert time.monotonic() < give_up
+    alone = answered_alone()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(200))) == {200}
+    assert answered_alone() - alone < 100, "the proxy removes the header of a client"
 
 
 def test_compare_holds_and_sees_another_model(

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import io
+import math
 import threading
+import time
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import cv2
 import httpx
@@ -16,8 +18,11 @@ from PIL import Image
 
 from mtl_ray.geometry.masks import area
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.predictor import Predictions
 from mtl_ray.serving.app import App
+from mtl_ray.serving.batch_workers import SHORT_S
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.service import Service
 from tests.serving.masked import MaskedPredictor, ring
 
@@ -399,6 +404,63 @@ def test_more_than_may_wait_are_sent_away_and_those_that_waited_go_together(
     assert turned_away.headers["retry-after"] == "1"
     assert [answer.status_code for answer in answered] == [200] * 4
     assert held.batches == [1, 3]
+    app.close()
+
+
+class Threaded(BundlePredictor):
+    """A predictor that notes in which threads it was called."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, threads=1)
+        self.threads: list[str] = []
+
+    def predict(self, raws: Sequence[Any]) -> list[Predictions]:
+        self.threads.append(threading.current_thread().name)
+        return super().predict(raws)
+
+
+def test_a_lone_request_is_answered_without_a_thread(
+    bundle: Callable[..., str], picture: bytes
+) -> None:
+    predictor, config = Threaded(bundle("boxes")), ServeConfig()
+    app = App(Service({"boxes": predictor}, config), config, parallel=1)
+    served = app.limits.current
+    alone = {ALONE_HEADER: "?1"}
+
+    def ask(headers: dict[str, str], path: str = "/predictions/boxes") -> httpx.Response:
+        answer = call(app, "POST", path, content=picture, headers=headers)
+        assert answer.status_code == 200
+        while served.workers["boxes"]._busy:
+            time.sleep(0.001)
+        return answer
+
+    threaded = ask(alone)
+    assert predictor.threads == ["boxes-0"], "how long it takes is not known yet"
+    served.workers["boxes"]._last_s = 0
+    answered = ask(alone)
+    assert predictor.threads[1:] == ["MainThread"]
+    assert answered.content == threaded.content
+    served.workers["boxes"]._last_s = 0
+    ask({})
+    served.workers["boxes"]._last_s = 0
+    ask(alone)
+    assert predictor.threads[2:] == ["boxes-0"] * 2, "two have met"
+    app.limits.held._met = -math.inf
+    served.workers["boxes"]._last_s = 2 * SHORT_S
+    ask(alone)
+    assert predictor.threads[4:] == ["boxes-0"], "a long call would hold up the event loop"
+    served.workers["boxes"]._last_s = 0
+    served.workers["boxes"]._last_s = 0
+    predictor.slide = cast(Any, "many windows")
+    assert not served.is_short("boxes"), "the time depends on the size of the image"
+    predictor.slide = None
+    broken = call(app, "POST", "/predictions/boxes", content=b"x", headers=alone)
+    assert broken.status_code == 400
+    metrics = call(app, "GET", "/metrics").text
+    assert 'mtl_ray_alone_total{model="boxes"} 2' in metrics
+    assert 'mtl_ray_requests_total{model="boxes",status="200"} 5' in metrics
+    counted = call(app, "GET", "/models/boxes/statistics").json()
+    assert counted["requests"]["samples"] == 5
     app.close()
 
 

@@ -4,12 +4,13 @@ import asyncio
 import gc
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from mtl_ray.serving.batch_workers import BatchWorkers
+from mtl_ray.serving.batch_workers import SHORT_S, BatchWorkers
 from tests.serving.server import running
 from tests.serving.test_app import held_app
 
@@ -95,6 +96,77 @@ def test_one_item_that_fails_spoils_only_its_own_result() -> None:
     first, second, third, fourth = asyncio.run(several())
     assert (first, second, fourth) == (6, 6, 2)
     assert isinstance(third, ZeroDivisionError)
+
+
+def test_a_call_without_a_thread_has_the_result_or_error_of_one() -> None:
+    done: list[str] = []
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        done.append(threading.current_thread().name)
+        time.sleep(2 * SHORT_S if items == [1] else 0)
+        return [6 // item for item in items]
+
+    def after() -> None:
+        done.append("after")
+
+    async def several() -> None:
+        workers: BatchWorkers[int, int] = BatchWorkers(
+            work, threads=1, max_batch=8, name="test", after=after
+        )
+        assert not workers.short, "nothing is known yet"
+        assert await workers.submit(2) == 3
+        await asyncio.to_thread(_until, lambda: workers.short)
+        assert workers.call(3) == 2
+        assert done == ["test-0", "after", "MainThread"], "the result comes first"
+        await asyncio.sleep(0)
+        assert done[3:] == ["after"]
+        with pytest.raises(ZeroDivisionError):
+            workers.call(0)
+        assert workers.short
+        assert workers.call(1) == 6
+        assert not workers.short, "the last call took long"
+        workers.close()
+
+    asyncio.run(several())
+
+
+def test_threads_at_work_are_not_short() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        if items == [2]:
+            begun.set()
+            assert go.wait(20)
+        return items
+
+    async def two() -> None:
+        workers: BatchWorkers[int, int] = BatchWorkers(work, threads=1, max_batch=8, name="test")
+        await workers.submit(1)
+        await asyncio.to_thread(_until, lambda: workers.short)
+        running = asyncio.create_task(workers.submit(2))
+        assert await asyncio.to_thread(begun.wait, 20)
+        assert not workers.short
+        go.set()
+        await running
+        workers.close()
+
+    asyncio.run(two())
+
+
+def test_counting_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def after() -> None:
+        raise OSError("the disk of the counts is gone")
+
+    async def several() -> list[int]:
+        workers: BatchWorkers[int, int] = BatchWorkers(
+            lambda items: items, threads=1, max_batch=8, name="test", after=after
+        )
+        found = [await workers.submit(1), workers.call(2), await workers.submit(3)]
+        workers.close()
+        return found
+
+    assert asyncio.run(several()) == [1, 2, 3]
+    assert caplog.text.count("OSError: the disk of the counts is gone") == 3
 
 
 @pytest.mark.parametrize("count", [50])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.serving.held import Held
+from mtl_ray.serving.held import ALONE_S, Held
 
 
 class Clock:
@@ -45,3 +45,19 @@ def test_without_time_the_mean_is_the_number_now() -> None:
     held = Held(Clock())
     held.count = 3
     assert held.mean() == 3
+
+
+def test_a_request_is_alone_when_none_has_met_another_for_a_while() -> None:
+    clock = Clock()
+    held = Held(clock)
+    held.count = 1
+    assert held.alone(stated=True)
+    assert not held.alone(stated=False), "another was at the proxy"
+    clock.now += ALONE_S
+    assert not held.alone(stated=True)
+    clock.now += 0.001
+    assert held.alone(stated=True)
+    held.count = 2
+    assert not held.alone(stated=True), "another is here, such as one by gRPC"
+    held.count = 1
+    assert not held.alone(stated=True)

@@ -1,6 +1,7 @@
 """Statistics of requests against those of a bundle's own validation."""
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from mtl_ray.artifact import open_artifact, publish
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.statistics import (
+    MOST_ASIDE,
     SCORE_EDGES,
     STATISTICS_FILE,
     Histogram,
+    LiveStatistics,
     Statistics,
     dependence_of,
     read_statistics,
@@ -112,6 +115,28 @@ def test_a_bundle_without_statistics_and_a_model_that_is_not_there(
     assert call(app, "GET", "/models/nothing/statistics").status_code == 404
     assert call(app, "POST", "/models/boxes/statistics").status_code == 405
     app.close()
+
+
+def test_what_is_put_aside_is_counted_when_asked_and_never_much(
+    bundle: Callable[..., str],
+) -> None:
+    predictor, live = BundlePredictor(bundle("boxes"), threads=1), LiveStatistics()
+    rng = np.random.default_rng(0)
+    image = noise(rng, 60)
+    (found,) = predictor.predict([image])
+    for _ in range(5):
+        live.put_aside(predictor.canvas, [image], [found])
+    assert live.to_json()["samples"] == 5
+    kept = list[weakref.ref[np.ndarray]]()
+    for _ in range(100):
+        image = noise(rng, 60)
+        kept.append(weakref.ref(image))
+        live.put_aside(predictor.canvas, [image], [found])
+    assert sum(each() is not None for each in kept) <= MOST_ASIDE + 1
+    live.count()
+    del image
+    assert not any(each() is not None for each in kept)
+    assert live.to_json()["samples"] == 105
 
 
 def test_statistics_add_up_and_come_back_from_json() -> None:
