@@ -26,7 +26,7 @@ from mtl_ray.export.engines import (
     latency_of,
     requests_of,
 )
-from mtl_ray.export.engines_report import EngineRow, engines_report, rows_of
+from mtl_ray.export.engines_report import EngineRow, engines_report, notes_of, rows_of
 from mtl_ray.export.mmdeploy import dump_info
 from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.verify import CheckSamples, DecodedSample, check_samples, verify
@@ -193,7 +193,7 @@ def write_bundle(
         bytes=num_bytes,
         parity=parity,
         samples=checked.source,
-        notes=(*config.engine.limits().notes, *parity.notes),
+        notes=(*config.engine.limits().notes, *parity.notes, *notes_of(rows[1:])),
         engines=tuple(rows),
     )
 

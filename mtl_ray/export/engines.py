@@ -229,6 +229,12 @@ def compare_loss(
                 if np.isfinite(loss)
                 else f"{head}/{ours.main} cannot be compared: the samples have no annotation"
             )
+        elif first <= config.max_metric_drop and ours.main not in ours.lower_is_better:
+            parity.too_low.append(
+                f"{head}/{ours.main} is {first:.4f} in torch, so a loss above "
+                f"{config.max_metric_drop:g} is not possible and nothing was tested (Fix: a "
+                "trained model, or a smaller export.max_metric_drop)"
+            )
     return parity
 
 

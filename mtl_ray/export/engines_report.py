@@ -75,6 +75,16 @@ def rows_of(first: EngineRow, engines: Sequence[BuiltEngine]) -> list[EngineRow]
     ]
 
 
+def notes_of(rows: Sequence[EngineRow]) -> list[str]:
+    """What was not compared, of each engine that is in the bundle."""
+    return [
+        f"{row.name}: {note}"
+        for row in rows
+        if row.failure is None and row.parity is not None
+        for note in row.parity.notes
+    ]
+
+
 def engines_report(rows: Sequence[EngineRow], samples: str) -> dict[str, bytes]:
     """The files of the report.
 
@@ -97,6 +107,7 @@ def engines_report(rows: Sequence[EngineRow], samples: str) -> dict[str, bytes]:
         f"pre- and post-processing; processor flags: {', '.join(flags) or 'unknown'}.</p>"
         f"<table><tr><th>engine<th>MB<th>agreement<th>metric, torch → engine<th>p50 ms"
         f"<th>p99 ms<th>samples/s<th>build s<th>runs as</tr>{''.join(map(_html_row, rows))}</table>"
+        f"{''.join(f'<p>{html.escape(note)}.</p>' for note in notes_of(rows))}"
         f'<img alt="latency and size of each engine" src="data:image/png;base64,{figure}">'
     )
     report = json.dumps(without_nan(content), indent=1, allow_nan=False)

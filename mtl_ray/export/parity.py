@@ -119,6 +119,8 @@ class Parity:
     canvases: list[AnyCanvas] = field(default_factory=list)
     """At which the graph was right."""
     batches: tuple[int, ...] = ()
+    too_low: list[str] = field(default_factory=list)
+    """Sentences on metrics that are so low that no engine can lose more than is allowed."""
 
     @property
     def reason(self) -> str:
@@ -130,17 +132,18 @@ class Parity:
     @property
     def notes(self) -> tuple[str, ...]:
         """A sentence for each head of which nothing was compared, since torch and the bundle found
-        no object on any sample.
+        no object on any sample, or whose metric is too low to be lost.
         """
         counts: dict[str, int] = {}
         for check in self.checks:
             counts[check.head] = counts.get(check.head, 0) + check.count
-        return tuple(
+        nothing = (
             f"the head {head} found nothing on the samples, in torch and in the bundle: they are "
             "equal, but no answer was compared (Fix: a trained model, or more export.samples)"
             for head, count in counts.items()
             if not count
         )
+        return (*nothing, *self.too_low)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``parity.json``."""
@@ -159,6 +162,7 @@ class Parity:
             "checks": [asdict(check) for check in self.checks],
             "metrics": metrics,
             "failures": self.failures,
+            "notes": list(self.notes),
         }
 
     def range_json(self) -> dict[str, Any]:

@@ -231,6 +231,10 @@ def test_less_precision_must_be_right_alone_and_in_a_batch(
     bundle.__dict__.update(right.__dict__, batch=8)
     parity = compare_loss(model, bundle, read, config)
     assert (parity.failures, parity.samples, parity.batches) == ([], 40, (1, 8))
+    assert parity.notes == ()
+    (note,) = compare_loss(model, bundle, read, replace(config, max_metric_drop=1)).notes
+    assert "linear/" in note
+    assert "a loss above 1 is not possible" in note
     bundle.session = Changed(right.session, of_batch(size))
     (failure,) = compare_loss(model, bundle, read, config).failures
     assert "a loss above 0.01" in failure
