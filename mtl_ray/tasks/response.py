@@ -1,7 +1,7 @@
 """The JSON of a head's prediction, with masks in the form that a client asks for."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
@@ -15,6 +15,7 @@ out.
 MASK_FORMS: tuple[MaskForm, ...] = get_args(MaskForm)
 
 
+@runtime_checkable
 class MaskTask(Protocol):
     """A task whose predictions may have masks."""
 
@@ -56,9 +57,8 @@ def head_response(
         image_file: see ``Task.to_response``.
     """
     task, own = head.task, head_vocabulary(head, vocabulary)
-    # isinstance with a protocol takes .06 ms after a network has filled the processor's cache
-    if hasattr(task, "masks_in_response"):
-        return cast(MaskTask, task).to_response(
+    if isinstance(task, MaskTask):
+        return task.to_response(
             prediction, own, score_threshold, image_file, masks=masks, size=size
         )
     return task.to_response(prediction, own, score_threshold, image_file)
