@@ -34,6 +34,7 @@ class BatchWorkers(Generic[Item, Result]):
         max_batch: most items of one call.
         name: of the threads.
         after: called when the results of a call have been given; its errors are logged only.
+        clock: seconds.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class BatchWorkers(Generic[Item, Result]):
         max_batch: int,
         name: str,
         after: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._work = work
         self._after = after
+        self._clock = clock
         self._max_batch = max_batch
         self._waiting: OrderedDict[asyncio.Future[Result], Item] = OrderedDict()
         self._changed = threading.Condition()
@@ -84,7 +87,7 @@ class BatchWorkers(Generic[Item, Result]):
         return self._busy == 0 and self._last_s <= SHORT_S
 
     def call(self, item: Item) -> Result:
-        """The result for one item, computed here and now, which is the thread of an event loop."""
+        """The result for one item, computed in the caller's thread, that of the event loop."""
         (result,) = self._results([item])
         asyncio.get_running_loop().call_soon(self._end)
         if isinstance(result, Exception):
@@ -129,7 +132,7 @@ class BatchWorkers(Generic[Item, Result]):
         """A result for each item. If a batch fails, each item is tried alone, so that an item can
         only spoil its own result.
         """
-        start = time.perf_counter()
+        start = self._clock()
         try:
             results: list[Result | Exception] = list(self._work(items))
         except Exception as error:
@@ -138,7 +141,7 @@ class BatchWorkers(Generic[Item, Result]):
                 if len(items) == 1
                 else [result for item in items for result in self._results([item])]
             )
-        self._last_s = time.perf_counter() - start
+        self._last_s = self._clock() - start
         return results
 
     def _next(self) -> list[tuple["asyncio.Future[Result]", Item]]:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import math
 import threading
 import time
 import zlib
@@ -22,9 +21,11 @@ from mtl_ray.inference.predictor import Predictions
 from mtl_ray.serving.app import App
 from mtl_ray.serving.batch_workers import SHORT_S
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.held import Held as Requests
 from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.service import Service
 from tests.serving.masked import MaskedPredictor, ring
+from tests.serving.test_held import Clock
 
 Ask = Callable[..., httpx.Response]
 
@@ -424,7 +425,7 @@ def test_a_lone_request_is_answered_without_a_thread(
 ) -> None:
     predictor, config = Threaded(bundle("boxes")), ServeConfig()
     app = App(Service({"boxes": predictor}, config), config, parallel=1)
-    served = app.limits.current
+    served, app.limits.held = app.limits.current, Requests(Clock())
     alone = {ALONE_HEADER: "?1"}
 
     def ask(headers: dict[str, str], path: str = "/predictions/boxes") -> httpx.Response:
@@ -445,11 +446,10 @@ def test_a_lone_request_is_answered_without_a_thread(
     served.workers["boxes"]._last_s = 0
     ask(alone)
     assert predictor.threads[2:] == ["boxes-0"] * 2, "two have met"
-    app.limits.held._met = -math.inf
+    app.limits.held = Requests(Clock())
     served.workers["boxes"]._last_s = 2 * SHORT_S
     ask(alone)
     assert predictor.threads[4:] == ["boxes-0"], "a long call would hold up the event loop"
-    served.workers["boxes"]._last_s = 0
     served.workers["boxes"]._last_s = 0
     predictor.slide = cast(Any, "many windows")
     assert not served.is_short("boxes"), "the time depends on the size of the image"

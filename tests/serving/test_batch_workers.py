@@ -4,7 +4,6 @@ import asyncio
 import gc
 import socket
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -13,6 +12,7 @@ import pytest
 from mtl_ray.serving.batch_workers import SHORT_S, BatchWorkers
 from tests.serving.server import running
 from tests.serving.test_app import held_app
+from tests.serving.test_held import Clock
 
 
 class Item:
@@ -100,10 +100,11 @@ def test_one_item_that_fails_spoils_only_its_own_result() -> None:
 
 def test_a_call_without_a_thread_has_the_result_or_error_of_one() -> None:
     done: list[str] = []
+    clock = Clock()
 
     def work(items: Sequence[int]) -> Sequence[int]:
         done.append(threading.current_thread().name)
-        time.sleep(2 * SHORT_S if items == [1] else 0)
+        clock.now += 2 * SHORT_S if items == [1] else 0
         return [6 // item for item in items]
 
     def after() -> None:
@@ -111,7 +112,7 @@ def test_a_call_without_a_thread_has_the_result_or_error_of_one() -> None:
 
     async def several() -> None:
         workers: BatchWorkers[int, int] = BatchWorkers(
-            work, threads=1, max_batch=8, name="test", after=after
+            work, threads=1, max_batch=8, name="test", after=after, clock=clock
         )
         assert not workers.short, "nothing is known yet"
         assert await workers.submit(2) == 3
@@ -140,7 +141,9 @@ def test_threads_at_work_are_not_short() -> None:
         return items
 
     async def two() -> None:
-        workers: BatchWorkers[int, int] = BatchWorkers(work, threads=1, max_batch=8, name="test")
+        workers: BatchWorkers[int, int] = BatchWorkers(
+            work, threads=1, max_batch=8, name="test", clock=Clock()
+        )
         await workers.submit(1)
         await asyncio.to_thread(_until, lambda: workers.short)
         running = asyncio.create_task(workers.submit(2))
