@@ -3,12 +3,11 @@
     python -m benchmarks.serving_layers [--rounds 20] [--backbone resnet10t]
 
 *Bare* decodes, places and runs the network. Each further layer adds one thing: *service* the
-answer and its JSON; *application* the ASGI application with its queue and threads, called in the
-same process; *uvicorn* HTTP over a socket; *replica* the same inside Ray Serve, on its own port;
-*proxy* HAProxy before it, which is what clients see. All requests are
-alone, so none needs a thread. A small network makes the differences plain;
-they do not depend on it. The processors' time of client and server together (``cpu``) hardly
-depends on what else the machine does.
+answer and its JSON; *application* the ASGI application, called in the same process; *uvicorn* HTTP
+over a socket; *replica* the same inside Ray Serve, on its own port; *proxy* HAProxy before it,
+which is what clients see. All requests are alone, so none needs a thread. A small network makes the
+differences plain; they do not depend on it. The processors' time of client and server together
+(``cpu``) hardly depends on what else the machine does.
 """
 
 import argparse
