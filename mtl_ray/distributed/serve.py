@@ -12,10 +12,10 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
@@ -27,13 +27,8 @@ from mtl_ray.distributed.scaling import HELD, by_held_requests
 from mtl_ray.distributed.serve_state import ReplicaMember, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
-from mtl_ray.serving.asgi import Receive, Send, header_of
 from mtl_ray.serving.config import ServeConfig, ServedModel, absolute_models
 from mtl_ray.serving.keys import ApiKey, read_keys
-from mtl_ray.serving.records import ID_HEADER
-
-if TYPE_CHECKING:
-    from mtl_ray.serving.app import App
 
 APPLICATION, DEPLOYMENT = "mtl_ray", "bundles"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
@@ -232,12 +227,14 @@ class Replica:
         cv2.setNumThreads(config.threads)
         config, keys, number = state.newest()
         member = ReplicaMember(state, number)
-        self.application = open_app(config, parallel_of(config), keys, member.exchange)
+        self.application = open_app(
+            config, parallel_of(config), keys, member.exchange, id_is_added=True
+        )
         member.follow(self.application, parallel_of)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Called by Ray to get the application."""
-        return _without_request_id(self.application)
+        return self.application
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray for ``by_held_requests``."""
@@ -245,22 +242,6 @@ class Replica:
 
     def __del__(self) -> None:
         self.application.close()
-
-
-def _without_request_id(application: "App") -> Callable[..., Any]:
-    """The application without the header that Serve adds to every answer, with the same id."""
-    name = ID_HEADER.lower().encode()
-
-    async def answer(scope: Any, receive: Receive, send: Send) -> None:
-        async def send_on(message: MutableMapping[str, Any]) -> None:
-            if "headers" in message:
-                added = (name, header_of(scope, name))
-                message["headers"] = [each for each in message["headers"] if each != added]
-            await send(message)
-
-        await application(scope, receive, send_on)
-
-    return answer
 
 
 def _stay_on_loopback() -> None:

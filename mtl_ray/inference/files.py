@@ -25,7 +25,7 @@ from mtl_ray.tasks.optional import (
     drawn_views,
     results_task,
 )
-from mtl_ray.tasks.response import MaskForm, head_response
+from mtl_ray.tasks.response import MaskForm, Responder, responders
 
 BATCH = 16
 
@@ -76,6 +76,7 @@ def predict_data(
     named = iter(zip(data, unique_names([each.name for each in data]), strict=True))
     entries: list[dict[str, Any]] = []
     unreadable: list[tuple[str, str]] = []
+    answering = responders(predictor.heads, predictor.vocabulary)
     while group := list(islice(named, BATCH)):
         raws: list[tuple[ReadableDatum, str, Any]] = []
         for datum, name in group:
@@ -97,9 +98,9 @@ def predict_data(
                     writer.write(sample, predictions[head])
             size, stem = kind.size(raw), storage.join(out, name.removesuffix(".jpg"))
             respond = partial(
-                head_response, score_threshold=score_threshold, masks=masks, size=size
+                Responder.response, score_threshold=score_threshold, masks=masks, size=size
             )
-            answers = _answers(predictor, predictions, stem, respond)
+            answers = _answers(predictor, answering, predictions, stem, respond)
             entries.append({"file": datum.name, "drawing": name, **size, "heads": answers})
     content = {
         "version": 1,
@@ -159,7 +160,11 @@ def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
 
 
 def _answers(
-    predictor: Predictor, predictions: Predictions, stem: str, respond: Callable[..., Any]
+    predictor: Predictor,
+    answering: Mapping[str, Responder],
+    predictions: Predictions,
+    stem: str,
+    respond: Callable[..., Any],
 ) -> dict[str, Any]:
     """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
     in the JSON.
@@ -170,7 +175,7 @@ def _answers(
         if plain is not None:
             storage.write(f"{stem}.{name}.png", plain)
             file = f"{stem}.{name}.png".rpartition("/")[2]
-        answers[name] = respond(head, predictions[name], predictor.vocabulary, image_file=file)
+        answers[name] = respond(answering[name], predictions[name], image_file=file)
     return answers
 
 

@@ -11,7 +11,7 @@ from mtl_ray import storage
 from mtl_ray.inference.predictor import Predictions, Predictor, open_predictor
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.tasks.response import MaskForm, head_response
+from mtl_ray.tasks.response import MaskForm, responders
 
 Datum = NDArray[Any] | bytes | str | PathLike[str]
 """An array as the input decodes it (an image: (H, W, 3) uint8 RGB), the bytes of a file, or its
@@ -30,6 +30,7 @@ class InferenceModel:
     def __init__(self, predictor: Predictor, max_pixels: int = MAX_PIXELS) -> None:
         self.predictor = predictor
         self.max_pixels = max_pixels
+        self._responders = responders(predictor.heads, predictor.vocabulary)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -77,15 +78,8 @@ class InferenceModel:
     ) -> Mapping[str, Any]:
         size = self.predictor.canvas.input.size(raw)
         return {
-            name: head_response(
-                head,
-                found[name],
-                self.predictor.vocabulary,
-                score_threshold,
-                masks=masks,
-                size=size,
-            )
-            for name, head in self.predictor.heads.items()
+            name: responder.response(found[name], score_threshold, masks=masks, size=size)
+            for name, responder in self._responders.items()
         }
 
     def _read(self, datum: Datum) -> Any:

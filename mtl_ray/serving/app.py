@@ -60,6 +60,8 @@ class App:
             key.
         keys: several keys, by name.
         exchange: gives the reports of all replicas for that of this one.
+        id_is_added: whether the server around it adds the id of a request to the answer, as Serve
+            does.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class App:
         *,
         keys: Mapping[str, ApiKey] | None = None,
         exchange: Exchange = alone,
+        id_is_added: bool = False,
     ) -> None:
         gate = Gate(keys or ({} if api_key is None else {ONLY_KEY: ApiKey(key=api_key)}))
         self.limits = Limits(Generation(service, config, parallel), gate)
         self.v2 = OpenInference(self.limits)
         self.exchange = exchange
+        self.id_is_added = id_is_added
 
     def close(self) -> None:
         """Ends the threads of all models."""
@@ -128,7 +132,7 @@ class App:
             record = record_of(scope)
             headers = {
                 **reply.headers,
-                **record.headers(),
+                **record.headers(with_id=not (self.id_is_added and record.has_own_id)),
                 **cors_headers(header_text(scope, b"origin"), self.limits.config.cors_origins),
             }
             head = [
@@ -195,7 +199,7 @@ class App:
             receive: gives its body.
         """
         with self.limits.current as served:
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+            query = _query(scope["query_string"])
             model, named, version = place.partition("/versions/")
             asked = query.pop("version", None) if model in served.routes.shares else None
             key = self.limits.route(served, scope, model, version if named else asked)
@@ -257,10 +261,16 @@ def open_app(
     parallel: int,
     keys: Mapping[str, ApiKey],
     exchange: Exchange = alone,
+    *,
+    id_is_added: bool = False,
 ) -> App:
     """The application for the models and pipelines of a config."""
     service = Service(open_predictors(config), config)
-    return App(service, config, parallel, keys=keys, exchange=exchange)
+    return App(service, config, parallel, keys=keys, exchange=exchange, id_is_added=id_is_added)
+
+
+def _query(text: bytes) -> dict[str, str]:
+    return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True)) if text else {}
 
 
 @cache

@@ -3,19 +3,24 @@ with its client, and the start and end of a server.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Self
 
 from mtl_ray.serving.reply import RequestError
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Result = TypeVar("Result")
 
+_HEADERS = "mtl_ray.headers"
 DRAIN_BYTES = 64_000_000
 """Most bytes beyond the limit that are read and dropped: many clients read the answer only after
 they have sent the whole body.
 """
+
+
+def with_headers(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The scope of a request, for ``header_of``: of headers with the same name the first counts."""
+    return {**scope, _HEADERS: dict(reversed(scope["headers"]))}
 
 
 def header_text(scope: Mapping[str, Any], name: bytes) -> str:
@@ -25,7 +30,8 @@ def header_text(scope: Mapping[str, Any], name: bytes) -> str:
 
 def header_of(scope: Mapping[str, Any], name: bytes) -> bytes:
     """The value of a header, whose name is in lower case; empty if it is not there."""
-    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
+    value: bytes = scope[_HEADERS].get(name, b"")
+    return value
 
 
 async def read_whole(
@@ -60,47 +66,62 @@ async def read_whole(
     return b"".join(chunks)
 
 
-async def in_time(
-    work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str
-) -> Result:
-    """The result of some work, or a RequestError if there is none at the deadline of the event
-    loop's clock.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError:
-        raise RequestError(status, message) from None
-
-
-async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    """The result of some work, which is cancelled when its client disconnects.
+class RequestEnd:
+    """Cancels the work of a request, in a ``with`` block, at a deadline, or when its client
+    disconnects.
 
     The work runs in the task of the request itself: a task of its own would cost every request
-    several turns of the event loop.
+    several turns of the event loop. ``asyncio.timeout`` takes longer than all of this.
+
+    Args:
+        seconds: until the deadline.
+        late: gives the error at the deadline; it may be replaced while the work goes on.
+
+    Raises:
+        RequestError: at the end of the block, if the work was cancelled.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    running, lost = True, False
 
-    def stop(_: object) -> None:
-        nonlocal lost
-        if running:
-            lost = True
-            task.cancel()
+    def __init__(self, seconds: float, late: Callable[[], RequestError]) -> None:
+        self.late = late
+        self._seconds = seconds
+        self._running = False
+        self._error: RequestError | None = None
+        self._client: asyncio.Future[None] | None = None
 
-    disconnected = asyncio.ensure_future(_disconnected(receive))
-    disconnected.add_done_callback(stop)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if not lost:
-            raise
-        task.uncancel()
-        raise RequestError(400, "the client disconnected before the answer") from None
-    finally:
-        running = False
-        disconnected.cancel()
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelled_before = task, task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._at_deadline)
+        self._running = True
+        return self
+
+    def watch(self, receive: Receive) -> None:
+        """Cancels the work when the client disconnects, which has sent its whole body."""
+        self._client = asyncio.ensure_future(_disconnected(receive))
+        self._client.add_done_callback(self._without_client)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._running = False
+        self._timer.cancel()
+        if self._client is not None:
+            self._client.cancel()
+        if self._error is not None:
+            by_others = self._task.uncancel() > self._cancelled_before
+            if kind is asyncio.CancelledError and not by_others:
+                raise self._error from None
+
+    def _at_deadline(self) -> None:
+        self._cancel(self.late())
+
+    def _without_client(self, _: object) -> None:
+        if self._running:
+            self._cancel(RequestError(400, "the client disconnected before the answer"))
+
+    def _cancel(self, error: RequestError) -> None:
+        if self._error is None:
+            self._error = error
+            self._task.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -36,6 +36,12 @@ class Held:
         self._advance()
         self._count = count
 
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
     def alone(self, *, stated: bool) -> bool:
         """Whether a request is the only one, and is likely to stay so.
 

@@ -2,18 +2,16 @@
 of its body, and its time.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from mtl_ray.serving.asgi import (
     Receive,
+    RequestEnd,
     header_of,
     header_text,
-    in_time,
     read_whole,
-    while_connected,
 )
 from mtl_ray.serving.bodies import OVERHEAD_BYTES, AnyInput, body_limit
 from mtl_ray.serving.config import ServeConfig
@@ -31,6 +29,7 @@ ALONE_HEADER = "x-mtl-ray-alone"
 """The proxy sets it to ``?1`` for a request that arrives while there is no other. From anyone else
 it does no harm: other requests then wait for one short call.
 """
+_ALONE_HEADER = ALONE_HEADER.encode()
 
 
 class Limits:
@@ -140,34 +139,25 @@ class Limits:
         """
         if (coding := header_text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({quoted(coding)}); send it as it is")
-        with self.place() as deadline:
-            data = await in_time(
-                self._body(scope, receive, kind), deadline, 408, "the body did not arrive in time"
-            )
+        self.check_place()
+        with self.held, RequestEnd(self.config.timeout_s, _no_body) as end:
+            data = await self._body(scope, receive, kind)
+            end.late = self.no_answer
             answer = work(data)
             del data  # the data of a refused or cancelled request is freed
             if isinstance(answer, Reply):
                 return answer
-            return await self.in_time(while_connected(answer, receive), deadline)
+            end.watch(receive)
+            return await answer
 
     def is_alone(self, scope: Mapping[str, Any]) -> bool:
         """Whether there is no other request, on any replica, and likely will be none so soon."""
-        return self.held.alone(stated=header_of(scope, ALONE_HEADER.encode()) == b"?1")
+        return self.held.alone(stated=header_of(scope, _ALONE_HEADER) == b"?1")
 
-    @contextmanager
-    def place(self) -> Iterator[float]:
-        """A place among the waiting requests; gives its deadline on the clock of the event loop.
-
-        Raises:
-            RequestError: 503 if there is none.
-        """
+    def check_place(self) -> None:
+        """Raises a RequestError 503 if there is no place for another request in ``held``."""
         if self.held.count >= self.limit:
             raise _too_many()
-        self.held.count += 1
-        try:
-            yield asyncio.get_running_loop().time() + self.config.timeout_s
-        finally:
-            self.held.count -= 1
 
     @contextmanager
     def more_places(self, count: int) -> Iterator[None]:
@@ -184,11 +174,9 @@ class Limits:
         finally:
             self.held.count -= count
 
-    async def in_time(self, work: Coroutine[Any, Any, Reply], deadline: float) -> Reply:
-        """The result of some work, or a RequestError 504."""
-        return await in_time(
-            work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
-        )
+    def no_answer(self) -> RequestError:
+        """The refusal after ``timeout_s``."""
+        return RequestError(504, f"there was no answer within {self.config.timeout_s:g} s")
 
     async def _body(
         self, scope: Mapping[str, Any], receive: Receive, kind: AnyInput | None
@@ -218,6 +206,10 @@ def _predicts(path: str) -> bool:
     """Whether an address is one for predictions, also of a model that does not exist."""
     tensors = path.startswith("/v2/models/") and path.rstrip("/").endswith("/infer")
     return tensors or path.startswith("/predictions/") or path == f"/{SERVICE}/ModelInfer"
+
+
+def _no_body() -> RequestError:
+    return RequestError(408, "the body did not arrive in time")
 
 
 def _too_many() -> RequestError:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mtl_ray.serving.asgi import header_of
+from mtl_ray.serving.asgi import header_of, with_headers
 from mtl_ray.serving.reply import Reply
 
 ID_HEADER, VERSION_HEADER = "X-Request-ID", "X-Model-Version"
 ID_PATTERN = "[A-Za-z0-9._:/+=-]{1,128}"
 """An id that a client may choose; any other is replaced."""
-_ID = re.compile(ID_PATTERN.encode())
+_ID, _ID_HEADER = re.compile(ID_PATTERN.encode()), ID_HEADER.lower().encode()
 _IN_SCOPE = "mtl_ray.record"
 
 
@@ -29,6 +29,7 @@ class RequestRecord:
 
     Attributes:
         id: of the header ``X-Request-ID``, or a new one.
+        has_own_id: whether it is that of the header.
         started: when, in seconds of the monotonic clock.
         model: the name of the model that was asked, if it exists.
         version: the version that answered, if there are several.
@@ -37,6 +38,7 @@ class RequestRecord:
     """
 
     id: str
+    has_own_id: bool = False
     started: float = field(default_factory=time.perf_counter)
     model: str = ""
     version: str = ""
@@ -48,17 +50,21 @@ class RequestRecord:
         """Since the request began."""
         return time.perf_counter() - self.started
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, *, with_id: bool = True) -> dict[str, str]:
         """Of the answer."""
-        version = {VERSION_HEADER: self.version} if self.version else {}
-        return {ID_HEADER: self.id, **version}
+        headers = {ID_HEADER: self.id} if with_id else {}
+        return {**headers, VERSION_HEADER: self.version} if self.version else headers
 
 
 def recorded(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The scope of a request with a record in it."""
-    given = header_of(scope, ID_HEADER.lower().encode())
-    name = given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
-    return {**scope, _IN_SCOPE: RequestRecord(id=name)}
+    scope = with_headers(scope)
+    given = header_of(scope, _ID_HEADER)
+    fits = _ID.fullmatch(given) is not None
+    scope[_IN_SCOPE] = RequestRecord(
+        id=given.decode() if fits else uuid.uuid4().hex, has_own_id=fits
+    )
+    return scope
 
 
 def record_of(scope: Mapping[str, Any]) -> RequestRecord:

@@ -17,7 +17,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json, quoted
 from mtl_ray.serving.routes import Routes
 from mtl_ray.tasks.head_classes import head_vocabulary
-from mtl_ray.tasks.response import MASK_FORMS, MaskForm, head_response
+from mtl_ray.tasks.response import MASK_FORMS, MaskForm, responders
 
 PARAMETERS = ("score_thr", "head", "masks")
 
@@ -66,6 +66,10 @@ class Service:
         self.statistics = {
             key: (statistics or {}).get(key) or LiveStatistics() for key in predictors
         }
+        self._responders = {
+            key: responders(predictor.heads, predictor.vocabulary)
+            for key, predictor in predictors.items()
+        }
 
     def models(self) -> dict[str, Any]:
         """The answer to ``GET /models``: the input, heads, class names and canvas of each model."""
@@ -100,14 +104,15 @@ class Service:
                 404, f"there is no model {quoted(model)}; there is {', '.join(self.predictors)}"
             )
         canvas = self.predictors[model].canvas
-        known = (*PARAMETERS, *canvas.input.file_options)
-        if unknown := [name for name in query if name not in known]:
-            raise RequestError(
-                400,
-                f"the query has an unknown parameter {quoted(unknown[0])}; there are "
-                f"{', '.join(known)}",
-            )
-        options = {name: query[name] for name in canvas.input.file_options if name in query}
+        options = {}
+        for name, value in query.items():
+            if name in canvas.input.file_options:
+                options[name] = value
+            elif name not in PARAMETERS:
+                known = ", ".join((*PARAMETERS, *canvas.input.file_options))
+                raise RequestError(
+                    400, f"the query has an unknown parameter {quoted(name)}; there are {known}"
+                )
         try:
             read = canvas.input.file_reader(canvas, options)
         except ValueError as error:
@@ -169,22 +174,16 @@ class Service:
         size: Mapping[str, int],
     ) -> Reply:
         predictor = self.predictors[model]
-        names = [request.head] if request.head is not None else list(predictor.heads)
-        heads = {name: predictor.heads[name] for name in names}
         if request.head is not None and "json" not in request.accept:
-            plain = heads[request.head].task.plain_image(predictions[request.head])
+            plain = predictor.heads[request.head].task.plain_image(predictions[request.head])
             if plain is not None:
                 return Reply(body=plain, type="image/png")
         answers = {
-            name: head_response(
-                head,
-                predictions[name],
-                predictor.vocabulary,
-                request.score_threshold,
-                masks=request.masks,
-                size=size,
+            name: responder.response(
+                predictions[name], request.score_threshold, masks=request.masks, size=size
             )
-            for name, head in heads.items()
+            for name, responder in self._responders[model].items()
+            if request.head in (None, name)
         }
         answer = answers if request.head is None else answers[request.head]
         named = predictor.canvas.input.named_answers

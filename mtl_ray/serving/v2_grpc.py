@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from mtl_ray.serving.asgi import RequestEnd
 from mtl_ray.serving.bodies import OVERHEAD_BYTES
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.records import record_of, recorded
@@ -161,8 +162,10 @@ class GrpcServer:
             raise RequestError(400, "the client went away before the answer") from None
 
     async def _queued(self, served: Generation, model: TensorModel, call: GrpcCall) -> Reply:
-        with self.v2.limits.place() as deadline:
-            return await self.v2.limits.in_time(self.v2.infer(served, model, call), deadline)
+        limits = self.v2.limits
+        limits.check_place()
+        with limits.held, RequestEnd(limits.config.timeout_s, limits.no_answer):
+            return await self.v2.infer(served, model, call)
 
     def _answering(self, name: str, method: GrpcMethod) -> Callable[[bytes, Any], bytes]:
         """A method whose calls are noted, and whose errors are a status and one sentence."""

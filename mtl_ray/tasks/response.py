@@ -35,30 +35,46 @@ class MaskTask(Protocol):
         ...
 
 
-def head_response(
-    head: HeadKind,
-    prediction: Any,
-    vocabulary: Vocabulary,
-    score_threshold: float,
-    *,
-    masks: MaskForm = "rle",
-    size: Mapping[str, int],
-    image_file: str | None = None,
-) -> Any:
-    """The JSON of a prediction.
+def responders(heads: Mapping[str, HeadKind], vocabulary: Vocabulary) -> dict[str, "Responder"]:
+    """One for each head of a predictor with a vocabulary."""
+    return {name: Responder(head, vocabulary) for name, head in heads.items()}
+
+
+class Responder:
+    """Makes the JSON of a head's predictions. What is the same for all of them is found out once,
+    since it takes as long as the rest.
 
     Args:
-        head: that predicted.
-        prediction: of one sample.
+        head: that predicts.
         vocabulary: of the predictor.
-        score_threshold: entries with a lower score are left out.
-        masks: their form.
-        size: of the data (``Input.size``).
-        image_file: see ``Task.to_response``.
     """
-    task, own = head.task, head_vocabulary(head, vocabulary)
-    if isinstance(task, MaskTask):
-        return task.to_response(
-            prediction, own, score_threshold, image_file, masks=masks, size=size
-        )
-    return task.to_response(prediction, own, score_threshold, image_file)
+
+    def __init__(self, head: HeadKind, vocabulary: Vocabulary) -> None:
+        self._task = head.task
+        self._with_masks = head.task if isinstance(head.task, MaskTask) else None
+        self._vocabulary = head_vocabulary(head, vocabulary)
+
+    def response(
+        self,
+        prediction: Any,
+        score_threshold: float,
+        *,
+        masks: MaskForm = "rle",
+        size: Mapping[str, int],
+        image_file: str | None = None,
+    ) -> Any:
+        """The JSON of the prediction of one sample.
+
+        Args:
+            prediction: of the head.
+            score_threshold: entries with a lower score are left out.
+            masks: their form.
+            size: of the data (``Input.size``).
+            image_file: see ``Task.to_response``.
+        """
+        own = self._vocabulary
+        if self._with_masks is not None:
+            return self._with_masks.to_response(
+                prediction, own, score_threshold, image_file, masks=masks, size=size
+            )
+        return self._task.to_response(prediction, own, score_threshold, image_file)
