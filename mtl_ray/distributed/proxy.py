@@ -65,6 +65,8 @@ RULES = (
     *("del-header serve_multiplexed_model_id", "del-header x-session-id"),
     # Serve would repeat an id that the application replaces, beside the new one
     f"del-header x-request-id unless {{ req.fhdr(x-request-id) -m reg ^{ID_PATTERN}$ }}",
+    # an id of the proxy costs less than one of Serve
+    "set-header x-request-id %[uuid()] unless { req.hdr(x-request-id) -m found }",
     # of other methods some are no HTTP for a replica
     'return status 405 content-type application/json file "FOLDER/405.json" unless '
     "{ method GET HEAD POST PUT DELETE PATCH OPTIONS }",

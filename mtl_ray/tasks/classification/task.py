@@ -77,16 +77,14 @@ class ClassificationTask:
         Classes with a score below ``score_threshold`` are left out, except the best if an image has
         exactly one class.
         """
-        names = vocabulary.classes[self.kind.name]
-        order = np.argsort(-prediction.scores, kind="stable")
-        kept = [
-            int(i)
-            for n, i in enumerate(order)
-            if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)
-        ]
+        names, scores = vocabulary.classes[self.kind.name], prediction.scores
+        order = (-scores).argsort(kind="stable")
+        kept = order[scores[order] >= score_threshold]
+        if prediction.exclusive and not len(kept):
+            kept = order[:1]
         return [
-            {"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])}
-            for i in kept
+            {"class_label": i, "class_name": names[i], "score": score}
+            for i, score in zip(kept.tolist(), scores[kept].tolist(), strict=True)
         ]
 
     def from_response(
