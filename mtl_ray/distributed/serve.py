@@ -21,12 +21,14 @@ import ray
 from ray._private.ray_logging import stdout_deduplicator
 
 from mtl_ray.artifact import open_artifact
+from mtl_ray.distributed.lone_requests import take_lone_requests
 from mtl_ray.distributed.placeholder import Placeholder
 from mtl_ray.distributed.proxy import fast_proxy
 from mtl_ray.distributed.scaling import HELD, by_held_requests
 from mtl_ray.distributed.serve_state import ReplicaMember, ServeState
 from mtl_ray.distributed.session import session
 from mtl_ray.inference.signature import read_signature
+from mtl_ray.serving.asgi import Receive, Send
 from mtl_ray.serving.config import ServeConfig, ServedModel, absolute_models
 from mtl_ray.serving.keys import ApiKey, read_keys
 
@@ -227,14 +229,18 @@ class Replica:
         cv2.setNumThreads(config.threads)
         config, keys, number = state.newest()
         member = ReplicaMember(state, number)
-        self.application = open_app(
-            config, parallel_of(config), keys, member.exchange, id_is_added=True
-        )
+        self.application = open_app(config, parallel_of(config), keys, member.exchange)
+        take_lone_requests(self.application)
         member.follow(self.application, parallel_of)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Called by Ray to get the application."""
-        return self.application
+        answer = self.application.in_serve
+
+        async def application(scope: Any, receive: Receive, send: Send) -> None:
+            await answer(scope, receive, send)
+
+        return application  # a function: uvicorn takes methods for an older form of ASGI
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray for ``by_held_requests``."""

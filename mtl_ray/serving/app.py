@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mtl_ray.serving.asgi import Receive, Send, header_text, lifespan
+from mtl_ray.serving.asgi import PREDICTIONS, Receive, Send, header_text, lifespan
 from mtl_ray.serving.bodies import is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.keys import ONLY_KEY, ApiKey, Gate
@@ -60,8 +60,6 @@ class App:
             key.
         keys: several keys, by name.
         exchange: gives the reports of all replicas for that of this one.
-        id_is_added: whether the server around it adds the id of a request to the answer, as Serve
-            does.
     """
 
     def __init__(
@@ -73,13 +71,11 @@ class App:
         *,
         keys: Mapping[str, ApiKey] | None = None,
         exchange: Exchange = alone,
-        id_is_added: bool = False,
     ) -> None:
         gate = Gate(keys or ({} if api_key is None else {ONLY_KEY: ApiKey(key=api_key)}))
         self.limits = Limits(Generation(service, config, parallel), gate)
         self.v2 = OpenInference(self.limits)
         self.exchange = exchange
-        self.id_is_added = id_is_added
 
     def close(self) -> None:
         """Ends the threads of all models."""
@@ -123,6 +119,15 @@ class App:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
+        await self._answer(scope, receive, send, id_is_added=False)
+
+    async def in_serve(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """The same within Ray Serve, which adds the id of a request to its answer itself."""
+        await self._answer(scope, receive, send, id_is_added=True)
+
+    async def _answer(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, *, id_is_added: bool
+    ) -> None:
         if scope["type"] == "lifespan":
             with GrpcServer(self.v2, self.limits.config, self.limits.limit) as server:
                 await lifespan(receive, send, server.finish)
@@ -132,7 +137,7 @@ class App:
             record = record_of(scope)
             headers = {
                 **reply.headers,
-                **record.headers(with_id=not (self.id_is_added and record.has_own_id)),
+                **record.headers(with_id=not (id_is_added and record.has_own_id)),
                 **cors_headers(header_text(scope, b"origin"), self.limits.config.cors_origins),
             }
             head = [
@@ -161,7 +166,7 @@ class App:
         path: str = scope["path"].rstrip("/") or "/"
         if path == "/v2" or path.startswith("/v2/"):
             return await self.v2.reply(path, scope, receive)
-        predicts = path.startswith("/predictions/")
+        predicts = path.startswith(PREDICTIONS)
         counted = path.startswith("/models/") and path.endswith("/statistics")
         if not predicts and not counted and path not in PAGES:
             raise RequestError(404, f"there is nothing at {quoted(path)}; see /docs")
@@ -171,7 +176,7 @@ class App:
         if predicts:
             self.limits.check_key(scope)
             self.limits.check_rate(scope)
-            return await self._predict(path.removeprefix("/predictions/"), scope, receive)
+            return await self._predict(path.removeprefix(PREDICTIONS), scope, receive)
         if counted or path in ("/models", "/metrics"):
             self.limits.check_key(scope)
         if path == "/models":
@@ -206,10 +211,10 @@ class App:
             request = served.service.check_request(key, query, header_text(scope, b"accept"))
             kind = served.service.predictors[key].canvas.input
             return await self.limits.with_body(
-                scope, receive, kind, lambda data: self._answer(served, key, request, data, scope)
+                scope, receive, kind, lambda data: self._reply_to(served, key, request, data, scope)
             )
 
-    def _answer(
+    def _reply_to(
         self,
         served: Generation,
         key: str,
@@ -220,14 +225,14 @@ class App:
         """The reply to a body of one or several files, or what waits for it."""
         content_type = header_text(scope, b"content-type")
         if not is_plain(data, content_type, served.service.predictors[key].canvas.input):
-            return self._answer_files(served, key, request, data, content_type)
+            return self._reply_to_files(served, key, request, data, content_type)
         request = replace(request, file=data)
         if self.limits.is_alone(scope) and served.is_short(key):
             record_of(scope).alone = True
             return served.workers[key].call(request)
         return served.workers[key].submit(request)
 
-    async def _answer_files(
+    async def _reply_to_files(
         self,
         served: Generation,
         key: str,
@@ -261,12 +266,10 @@ def open_app(
     parallel: int,
     keys: Mapping[str, ApiKey],
     exchange: Exchange = alone,
-    *,
-    id_is_added: bool = False,
 ) -> App:
     """The application for the models and pipelines of a config."""
     service = Service(open_predictors(config), config)
-    return App(service, config, parallel, keys=keys, exchange=exchange, id_is_added=id_is_added)
+    return App(service, config, parallel, keys=keys, exchange=exchange)
 
 
 def _query(text: bytes) -> dict[str, str]:

@@ -11,6 +11,13 @@ from mtl_ray.serving.reply import RequestError
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+PREDICTIONS = "/predictions/"
+"""Begins the address of a model."""
+ALONE_HEADER = "x-mtl-ray-alone"
+"""The proxy sets it to ``?1`` for a request that arrives while there is no other. From anyone else
+it does no harm: other requests then wait for one short call.
+"""
+ALONE = (ALONE_HEADER.encode(), b"?1")
 _HEADERS = "mtl_ray.headers"
 DRAIN_BYTES = 64_000_000
 """Most bytes beyond the limit that are read and dropped: many clients read the answer only after

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mtl_ray.serving.asgi import (
+    ALONE,
+    PREDICTIONS,
     Receive,
     RequestEnd,
     header_of,
@@ -25,11 +27,6 @@ from mtl_ray.serving.v2_messages import SERVICE
 from mtl_ray.serving.versions import Generation
 
 RETRY_AFTER_S = 1
-ALONE_HEADER = "x-mtl-ray-alone"
-"""The proxy sets it to ``?1`` for a request that arrives while there is no other. From anyone else
-it does no harm: other requests then wait for one short call.
-"""
-_ALONE_HEADER = ALONE_HEADER.encode()
 
 
 class Limits:
@@ -152,7 +149,8 @@ class Limits:
 
     def is_alone(self, scope: Mapping[str, Any]) -> bool:
         """Whether there is no other request, on any replica, and likely will be none so soon."""
-        return self.held.alone(stated=header_of(scope, _ALONE_HEADER) == b"?1")
+        name, value = ALONE
+        return self.held.alone(stated=header_of(scope, name) == value)
 
     def check_place(self) -> None:
         """Raises a RequestError 503 if there is no place for another request in ``held``."""
@@ -205,7 +203,7 @@ class Limits:
 def _predicts(path: str) -> bool:
     """Whether an address is one for predictions, also of a model that does not exist."""
     tensors = path.startswith("/v2/models/") and path.rstrip("/").endswith("/infer")
-    return tensors or path.startswith("/predictions/") or path == f"/{SERVICE}/ModelInfer"
+    return tensors or path.startswith(PREDICTIONS) or path == f"/{SERVICE}/ModelInfer"
 
 
 def _no_body() -> RequestError:

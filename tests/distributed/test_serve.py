@@ -20,8 +20,8 @@ import pytest
 from jobs.serve import main
 from mtl_ray.distributed.proxy import _is_free, fast_proxy, free_ports
 from mtl_ray.distributed.serve import serving
+from mtl_ray.serving.asgi import ALONE_HEADER
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.limits import ALONE_HEADER
 from tests.serving.bundles import make_bundle, two_halves
 
 pytestmark = pytest.mark.jobs

@@ -19,10 +19,10 @@ from mtl_ray.geometry.masks import area
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.serving.app import App
+from mtl_ray.serving.asgi import ALONE_HEADER
 from mtl_ray.serving.batch_workers import SHORT_S
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.held import Held as Requests
-from mtl_ray.serving.limits import ALONE_HEADER
 from mtl_ray.serving.service import Service
 from tests.serving.masked import MaskedPredictor, ring
 from tests.serving.test_held import Clock
