@@ -82,6 +82,10 @@ COUNTED = (
     f"http-request set-header {ALONE_HEADER} ?1 if {{ be_conn le 1 }}",
 )
 """What HAProxy tells the replicas: whether it has no other request for them."""
+NO_LOG = "no log"
+"""HAProxy's line for each request would go to syslog by UDP, where nobody listens; the server has
+``serve.request_log``.
+"""
 NO_REPLICA = (
     "http-response return status 503 content-type application/json hdr Retry-After 1 "
     'file "FOLDER/503.json" if { status 404 } { res.hdr(content-type) -m beg text/plain }'
@@ -125,7 +129,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
             folder=folder,
             answer=answer,
             refusals=_lines(f"errorfile {status} {folder}/{status}.http" for status in REFUSALS),
-            rules=_lines([*(f"http-request {rule}" for rule in RULES), NO_REPLICA]).replace(
+            rules=_lines([NO_LOG, *(f"http-request {rule}" for rule in RULES), NO_REPLICA]).replace(
                 "FOLDER", str(folder)
             ),
             counted=_lines(COUNTED),
