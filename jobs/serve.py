@@ -3,6 +3,7 @@ model.
 """
 
 import argparse
+import json
 import os
 import queue
 import signal
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [
-        f"serve.{name}={getattr(given, name)}"
+        f"serve.{name}={json.dumps(getattr(given, name))}"  # "::" alone would be no text
         for name in ("host", "port", "engine", "grpc_port")
         if getattr(given, name) is not None
     ]

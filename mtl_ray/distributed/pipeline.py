@@ -50,9 +50,10 @@ def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
     """
     runtime = config.experiment.runtime
     cpus = max(os.cpu_count() or 1, math.ceil(runtime.most_workers * runtime.cpus_per_worker))
+    serve = config.experiment.serve
     with ExitStack() as until_the_end:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-            until_the_end.enter_context(fast_proxy(config.experiment.serve.timeout_s))
+            until_the_end.enter_context(fast_proxy(serve.timeout_s, serve.host, serve.port))
         until_the_end.enter_context(session(num_cpus=cpus))
         pipeline = _Pipeline(config, with_absolute_uris(config.experiment), until_the_end)
         for name, work in pipeline.stages():

@@ -35,6 +35,7 @@ sed -i -E \\
   -e '/^defaults/a {refusals}' \\
   -e '/^frontend http_frontend/a {rules}' \\
   -e '/^backend http-/a {counted}' \\
+  -e 's/^( *bind +)127\\.0\\.0\\.1:{port} *$/\\1{address}/' \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """  # noqa: E501
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
@@ -93,21 +94,24 @@ NO_REPLICA = (
 """What HAProxy does with the 404 of Ray's own proxy, which it asks where no replica is left; those
 of replicas are JSON.
 """
+LOOPBACK, BINARY = "127.0.0.1", "RAY_SERVE_HAPROXY_BINARY_PATH"
 REPLICA_PORTS = 400
 BUFFER_BYTES = 131_072
 """Of HAProxy, for each request that it has begun to read, and the most of its headers."""
 
 
 @contextmanager
-def fast_proxy(timeout_s: float) -> Iterator[None]:
+def fast_proxy(timeout_s: float, host: str = LOOPBACK, port: int = 0) -> Iterator[None]:
     """Sets environment variables with which a Ray that is started inside runs Serve in HAProxy
     mode; restores them afterwards.
 
     Args:
         timeout_s: HAProxy closes a connection that is idle for longer (with 30 s to spare).
+        host: where HAProxy listens, if Serve is told ``serve_host(host)``.
+        port: of HAProxy and Serve.
     """
     with tempfile.TemporaryDirectory(prefix="mrs", dir="/tmp") as folder:
-        settings = _settings(Path(folder), timeout_s)
+        settings = _settings(Path(folder), timeout_s, host, port)
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
@@ -119,7 +123,14 @@ def fast_proxy(timeout_s: float) -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
+def serve_host(host: str) -> str:
+    """What Serve is told to listen on: within ``fast_proxy`` the loopback address, where HAProxy
+    reaches the replicas. Only HAProxy itself listens on the host that is wanted.
+    """
+    return LOOPBACK if BINARY in os.environ else host
+
+
+def _settings(folder: Path, timeout_s: float, host: str, port: int) -> dict[str, str]:
     _write_refusals(folder)
     start = folder / "haproxy"
     answer = ANSWER.format(folder=folder)
@@ -133,6 +144,8 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
                 "FOLDER", str(folder)
             ),
             counted=_lines(COUNTED),
+            port=port,
+            address=_address(host, port),
         )
     )
     start.chmod(0o700)
@@ -149,7 +162,7 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # and prints a notice
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
+        BINARY: str(start),
         # HAProxy begins to listen while the placeholder still does
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -191,6 +204,13 @@ def _write_refusals(folder: Path) -> None:
         )
         (folder / f"{status}.http").write_bytes(head.encode() + body)
         (folder / f"{status}.json").write_bytes(body)
+
+
+def _address(host: str, port: int) -> str:
+    """An address in HAProxy's config; that of all IPv6 addresses takes IPv4, too."""
+    if ":" not in host:
+        return f"{host}:{port}"
+    return f"ipv6@{host}:{port}{' v4v6' if host == '::' else ''}"
 
 
 def _lines(lines: Iterable[str]) -> str:

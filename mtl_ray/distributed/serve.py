@@ -23,7 +23,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from mtl_ray.artifact import open_artifact
 from mtl_ray.distributed.lone_requests import take_lone_requests
 from mtl_ray.distributed.placeholder import Placeholder
-from mtl_ray.distributed.proxy import fast_proxy
+from mtl_ray.distributed.proxy import fast_proxy, serve_host
 from mtl_ray.distributed.scaling import HELD, by_held_requests
 from mtl_ray.distributed.serve_state import ReplicaMember, ServeState
 from mtl_ray.distributed.session import session
@@ -107,7 +107,7 @@ def running(config: ServeConfig) -> Iterator[Server]:
         _check_port(config.host, config.grpc_port, "--grpc-port")
     with ExitStack() as stack:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-            stack.enter_context(fast_proxy(config.timeout_s))
+            stack.enter_context(fast_proxy(config.timeout_s, config.host, config.port))
             # until Serve listens itself
             placeholder = stack.enter_context(Placeholder(config.host, config.port))
         else:
@@ -143,12 +143,17 @@ def _serving(
     config: ServeConfig, keys: Mapping[str, ApiKey], placeholder: Placeholder | None
 ) -> Iterator[Server]:
     from ray import serve  # reads the environment when it is imported
-    from ray.serve._private import api
+    from ray.serve._private import api, client
 
-    api.HTTP_PROXY_TIMEOUT = int(START_S)  # 60 s are too few on a busy machine
+    # 60 s are too few on a busy machine
+    api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = int(START_S)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
-    http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
+    http = {
+        "host": serve_host(config.host),
+        "port": config.port,
+        "request_timeout_s": config.timeout_s + 5,
+    }
     # hides its warning about other nodes
     serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})
     if placeholder is not None:

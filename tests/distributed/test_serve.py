@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from jobs.serve import main
-from mtl_ray.distributed.proxy import _is_free, fast_proxy, free_ports
+from mtl_ray.distributed.proxy import _is_free, fast_proxy, free_ports, serve_host
 from mtl_ray.distributed.serve import serving
 from mtl_ray.serving.asgi import ALONE_HEADER
 from mtl_ray.serving.config import ServeConfig
@@ -317,6 +317,33 @@ def test_sigterm_finishes_what_has_begun_and_leaves_nothing(server: Server, pict
     assert "Traceback" not in server.log.read_text()
 
 
+@contextmanager
+def haproxy(config: Path, opened: int) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """HAProxy with a config, once it listens on some ports, and the process that started it."""
+    code = (
+        "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); "
+        "time.sleep(100)"
+    )
+    binary = os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    command = [sys.executable, "-c", code, binary, "-db", "-f", str(config)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        process = psutil.Process(int(parent.stdout.readline()))
+        give_up = time.monotonic() + 30
+        while len(listening(process)) < opened:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        yield parent, process
+        parent.kill()
+    assert psutil.wait_procs([process], timeout=30)[1] == []
+
+
+def listening(process: psutil.Process) -> set[tuple[str, int]]:
+    return {each for found in ports(process).values() for each in found}
+
+
 def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path: Path) -> None:
     statistics, metrics = free_ports(2)
     config = tmp_path / "haproxy.cfg"
@@ -330,34 +357,22 @@ def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path:
         f"  bind *:{statistics}",
     ]
     config.write_text("\n".join([*lines, ""]))
-    with fast_proxy(5):
-        code = (
-            "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, "
-            "flush=True); time.sleep(100)"
-        )
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"],
-            "-db",
-            "-f",
-            str(config),
-        ]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as parent:
-            assert parent.stdout is not None
-            haproxy = psutil.Process(int(parent.stdout.readline()))
-            give_up = time.monotonic() + 30
-            while len(ports(haproxy).get(" ".join(haproxy.cmdline()), [])) < 2:
-                assert time.monotonic() < give_up
-                time.sleep(0.05)
-            (addresses,) = ports(haproxy).values()
-            assert set(addresses) == {("127.0.0.1", metrics), ("127.0.0.1", statistics)}
-            parent.kill()
-        assert psutil.wait_procs([haproxy], timeout=30)[1] == []
+    with fast_proxy(5), haproxy(config, 2) as (_, process):
+        assert listening(process) == {("127.0.0.1", metrics), ("127.0.0.1", statistics)}
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::", "0.0.0.0"])
+def test_haproxy_listens_where_it_is_told_to(host: str, tmp_path: Path) -> None:
+    """Serve is told the loopback address."""
+    (port,) = free_ports(1)
+    config = tmp_path / "haproxy.cfg"
+    with fast_proxy(5, host, port):
+        lines = ["defaults", "  mode http", "  timeout client 5s", "frontend http_frontend"]
+        config.write_text("\n".join([*lines, f"    bind {serve_host(host)}:{port}", ""]))
+        with haproxy(config, 1) as (_, process):
+            assert listening(process) == {(host, port)}
+    assert serve_host(host) == host, "Serve on a cluster"
 
 
 def test_where_nothing_is_deployed_yet_haproxy_answers_in_our_words(tmp_path: Path) -> None:
