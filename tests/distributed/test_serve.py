@@ -498,6 +498,7 @@ def test_inside_a_session_it_serves_and_leaves_ray_running(
     ("arguments", "part"),
     [
         (["{folder}/nothing"], "no whole bundle"),
+        (["{folder}/nothing", "--host", "::"], "no whole bundle"),  # the host is read first
         (["{boxes}", "{boxes}"], "Fix: rename one"),
         (["{folder}/none.yaml"], "no config file"),
         (["{boxes}", "serve.prot=1"], "port"),
