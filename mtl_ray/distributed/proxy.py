@@ -5,8 +5,8 @@ it is several times faster than Ray's own proxy. HAProxy opens two ports, for st
 metrics, on all interfaces, and no setting changes that. So Ray starts a script in place of the
 HAProxy binary. The script binds the two ports to the loopback interface, then replaces itself with
 HAProxy. HAProxy ends with its parent process; otherwise it would keep the port after a server was
-killed. Serve and its replicas listen on the loopback address; the script gives HAProxy the host that
-is wanted.
+killed. Serve and its replicas listen on the loopback address; the script gives HAProxy the host
+that is wanted.
 
 The script also replaces HAProxy's own answers. While nothing is deployed it answers 503 with
 Retry-After, where Ray answers 404, so a script that waits for the port waits for the models too.
