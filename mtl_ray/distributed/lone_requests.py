@@ -1,4 +1,4 @@
-"""The way of a lone request to the application of a replica, past the code of Serve.
+"""Lone requests for predictions reach the application of a replica without the code of Serve.
 
 Serve counts every request for its own metrics, as the application does for ``/metrics``, and for
 the end of a replica, at which uvicorn waits for running requests anyway. That takes 0.2 ms, which

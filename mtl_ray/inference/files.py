@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,7 +24,7 @@ from mtl_ray.tasks.optional import (
     drawn_views,
     results_task,
 )
-from mtl_ray.tasks.response import MaskForm, Responder, responders
+from mtl_ray.tasks.response import MaskForm, responders
 
 BATCH = 16
 
@@ -97,10 +96,17 @@ def predict_data(
                 for head, writer in (results or {}).items():
                     writer.write(sample, predictions[head])
             size, stem = kind.size(raw), storage.join(out, name.removesuffix(".jpg"))
-            respond = partial(
-                Responder.response, score_threshold=score_threshold, masks=masks, size=size
-            )
-            answers = _answers(predictor, answering, predictions, stem, respond)
+            plain = _write_plain(predictor, predictions, stem)
+            answers = {
+                head: responder.response(
+                    predictions[head],
+                    score_threshold,
+                    masks=masks,
+                    size=size,
+                    image_file=plain.get(head),
+                )
+                for head, responder in answering.items()
+            }
             entries.append({"file": datum.name, "drawing": name, **size, "heads": answers})
     content = {
         "version": 1,
@@ -159,24 +165,15 @@ def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
             )
 
 
-def _answers(
-    predictor: Predictor,
-    answering: Mapping[str, Responder],
-    predictions: Predictions,
-    stem: str,
-    respond: Callable[..., Any],
-) -> dict[str, Any]:
-    """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
-    in the JSON.
-    """
-    answers: dict[str, Any] = {}
-    for name, head in predictor.heads.items():
-        plain, file = head.task.plain_image(predictions[name]), None
+def _write_plain(predictor: Predictor, predictions: Predictions, stem: str) -> dict[str, str]:
+    """Writes class maps to files of their own, STEM.HEAD.png; gives their names by head."""
+    names = {}
+    for head, config in predictor.heads.items():
+        plain = config.task.plain_image(predictions[head])
         if plain is not None:
-            storage.write(f"{stem}.{name}.png", plain)
-            file = f"{stem}.{name}.png".rpartition("/")[2]
-        answers[name] = respond(answering[name], predictions[name], image_file=file)
-    return answers
+            storage.write(f"{stem}.{head}.png", plain)
+            names[head] = f"{stem}.{head}.png".rpartition("/")[2]
+    return names
 
 
 def draw_predictions(

@@ -35,14 +35,9 @@ class MaskTask(Protocol):
         ...
 
 
-def responders(heads: Mapping[str, HeadKind], vocabulary: Vocabulary) -> dict[str, "Responder"]:
-    """One for each head of a predictor with a vocabulary."""
-    return {name: Responder(head, vocabulary) for name, head in heads.items()}
-
-
 class Responder:
-    """Makes the JSON of a head's predictions. What is the same for all of them is found out once,
-    since it takes as long as the rest.
+    """Makes the JSON of a head's predictions. What is the same for all of them is prepared once,
+    since it takes longer than the rest.
 
     Args:
         head: that predicts.
@@ -78,3 +73,8 @@ class Responder:
                 prediction, own, score_threshold, image_file, masks=masks, size=size
             )
         return self._task.to_response(prediction, own, score_threshold, image_file)
+
+
+def responders(heads: Mapping[str, HeadKind], vocabulary: Vocabulary) -> dict[str, Responder]:
+    """One for each head of a predictor with a vocabulary."""
+    return {name: Responder(head, vocabulary) for name, head in heads.items()}

@@ -294,6 +294,27 @@ def test_every_answer_has_one_id(server: Server, picture: Path, name: str) -> No
         assert (given == name) == (name == "mine.1")
 
 
+def test_a_lone_request_skips_the_code_of_serve(server: Server, picture: Path) -> None:
+    """Serve's code fails on this header, which HAProxy removes; so it goes to replicas directly."""
+    headers = {b"serve_multiplexed_model_id": b"\xff", b"Authorization": f"Bearer {KEY}".encode()}
+    replicas = [
+        port
+        for name, addresses in ports(psutil.Process(server.process.pid)).items()
+        if "ServeReplica" in name
+        for host, port in addresses
+        if host == "127.0.0.1" and answers_http((host, port))
+    ]
+    assert replicas
+    for port in replicas:
+        for lone, status in ((b"?1", 200), (b"?0", 500)):
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/predictions/boxes",
+                headers={**headers, ALONE_HEADER.encode(): lone},
+                content=picture.read_bytes(),
+            )
+            assert answer.status_code == status
+
+
 def test_sigterm_finishes_what_has_begun_and_leaves_nothing(server: Server, picture: Path) -> None:
     """The last test of this server."""
     family = psutil.Process(server.process.pid).children(recursive=True)
@@ -318,8 +339,8 @@ def test_sigterm_finishes_what_has_begun_and_leaves_nothing(server: Server, pict
 
 
 @contextmanager
-def haproxy(config: Path, opened: int) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
-    """HAProxy with a config, once it listens on some ports, and the process that started it."""
+def haproxy(config: Path, opened: int) -> Iterator[psutil.Process]:
+    """HAProxy with a config, once it listens on some ports; it ends with what started it."""
     code = (
         "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); "
         "time.sleep(100)"
@@ -331,12 +352,14 @@ def haproxy(config: Path, opened: int) -> Iterator[tuple[subprocess.Popen[str], 
     ) as parent:
         assert parent.stdout is not None
         process = psutil.Process(int(parent.stdout.readline()))
-        give_up = time.monotonic() + 30
-        while len(listening(process)) < opened:
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
-        yield parent, process
-        parent.kill()
+        try:
+            give_up = time.monotonic() + 30
+            while len(listening(process)) < opened:
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+            yield process
+        finally:
+            parent.kill()
     assert psutil.wait_procs([process], timeout=30)[1] == []
 
 
@@ -357,7 +380,7 @@ def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path:
         f"  bind *:{statistics}",
     ]
     config.write_text("\n".join([*lines, ""]))
-    with fast_proxy(5), haproxy(config, 2) as (_, process):
+    with fast_proxy(5), haproxy(config, 2) as process:
         assert listening(process) == {("127.0.0.1", metrics), ("127.0.0.1", statistics)}
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
 
@@ -370,7 +393,7 @@ def test_haproxy_listens_where_it_is_told_to(host: str, tmp_path: Path) -> None:
     with fast_proxy(5, host, port):
         lines = ["defaults", "  mode http", "  timeout client 5s", "frontend http_frontend"]
         config.write_text("\n".join([*lines, f"    bind {serve_host(host)}:{port}", ""]))
-        with haproxy(config, 1) as (_, process):
+        with haproxy(config, 1) as process:
             assert listening(process) == {(host, port)}
     assert serve_host(host) == host, "Serve on a cluster"
 
